@@ -1,0 +1,171 @@
+"""What every recipe has, with the values that are nobody's in particular."""
+
+from collections.abc import Callable
+
+import ml_collections
+
+from uhrjax import errors
+
+
+def words(variant: str, *known: str) -> list[str]:
+    """Splits `a,b` into its words; an unknown one is refused with the known ones."""
+    found = [word for word in variant.split(",") if word]
+    for word in found:
+        if word not in known:
+            raise errors.InputError(
+                f"unknown variant {word!r}; this config knows: {', '.join(known)} "
+                "(several are joined by commas)"
+            )
+    return found
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the keys shared by all recipes."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # the one seed: weights, order, augmentation, dropout
+    config.method = ""
+    config.num_classes = 0  # 0: as many as the data set has
+    config.mean = (0.485, 0.456, 0.406)  # ImageNet, RGB, image scaled to 0..1
+    config.std = (0.229, 0.224, 0.225)
+    config.dtype = "float32"  # of the computation; bfloat16 on TPU and recent GPUs
+    config.remat = (
+        False  # recompute blocks in the backward pass: less memory, +30 % time
+    )
+    config.model = ml_collections.ConfigDict()  # fields of the network
+    config.loss = ml_collections.ConfigDict()
+
+    config.tile, config.stride = 0, 0  # px: crop side; step between precomputed patches
+    config.batch_size = 0  # global, over all devices
+    config.accumulate = 1  # micro-batches per step; batch_size is their sum
+    config.accumulate_how = "mean"  # or "sum" of the micro-batches' gradients
+    config.epochs = 1  # an epoch sees every training patch once
+    config.max_steps = 0  # stop earlier than epochs say (the schedule shrinks with it)
+    config.learning_rate = 0.0  # for the batch size above
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "sgd"
+    config.optimizer.momentum = 0.9  # sgd, no Nesterov
+    config.optimizer.b1, config.optimizer.b2 = 0.9, 0.999  # adam
+    config.optimizer.weight_decay = 1e-4  # L2, coupled (added to the gradient)
+    config.optimizer.decay = "all"  # all weights, or "conv": kernels only
+    config.schedule = ml_collections.ConfigDict()
+    config.schedule.power = 0.9  # poly
+    config.schedule.per = "epoch"  # or "step"
+    config.schedule.offset = 0  # epochs (steps) the schedule runs ahead
+    config.init_from = ""  # run folder, .safetensors, .npz or .pth
+    config.init_what = "backbone"  # or "model": every weight
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = ""  # a prepared data set: python -m data_builders.prepare
+    config.data.root = ""  # where it lies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.dir = ""  # folder data sets: your images and masks
+    config.data.classes = ""  # folder: "background,building" or a .toml/.json table
+    config.data.val_fraction = 0.2  # folder without splits: share of scenes to validate
+    config.data.train_split = "train"
+    config.data.val_split = "val"  # the best checkpoint is chosen on it
+    config.data.split = "test"  # the report is about it
+    config.data.layout = "patches"  # precomputed, or "scenes": random windows
+    config.data.threads = 2  # that read and augment
+    config.data.augment = ml_collections.ConfigDict()
+    config.data.augment.scale = ()  # (0.5, 2.0): random scale, then a random crop
+    config.data.augment.hflip = 0.5  # probabilities
+    config.data.augment.vflip = 0.5
+    config.data.augment.rotate90 = True  # by 0, 90, 180 or 270 degrees
+    config.data.augment.blur = ()  # (0.15, 1.30): Gaussian sigma in px, every image
+
+    config.eval = ml_collections.ConfigDict()
+    config.eval.every = 1  # epochs between evaluations on val_split
+    config.eval.protocol = "scene"  # every scene pixel once; "crops": the papers' way
+    config.eval.stride = 0  # px between windows of a scene
+    config.eval.batch_size = 0  # 0: as in training
+    config.eval.at_start = False  # also score the untrained network, for the record
+    config.eval.boundary = (3.0, 5.0, 9.0, 12.0)  # px; < 1: share of the diagonal
+    config.eval.background = 0  # class that foreground ratios leave out
+    config.eval.include_background = True  # in mIoU and mean F1
+    config.eval.masks = True  # write the predicted label maps
+    config.eval.panels = 4  # pictures of this many scenes
+    config.log_every = 20  # steps
+    config.checkpoint_every = 1000  # steps, beside one after every evaluation
+    return config
+
+
+def ohem(config: ml_collections.ConfigDict) -> None:
+    """Cross-entropy of the hardest pixels, as PFNet's scripts train all networks."""
+    config.loss.ohem = True
+    config.loss.ohem_thresh, config.loss.ohem_min_kept = 0.7, 10000
+    config.loss.loss_group = 2  # images that share one threshold: 2 per GPU in the code
+    config.loss.seg_weight = 1.0
+
+
+PFNET_WORDS = ("isaid", "synthetic", "landcover", "folder", "smoke")
+
+
+def pfnet_data(
+    config: ml_collections.ConfigDict,
+    found: list[str],
+    small: Callable[[ml_collections.ConfigDict], None],
+) -> None:
+    """Applies the data words of a variant to a network of PFNet's tables.
+
+    Args:
+        config: with its model set.
+        found: words of PFNET_WORDS.
+        small: shrinks the model to a size that two CPU cores train in minutes.
+    """
+    ohem(config)
+    isaid(config)
+    if "synthetic" in found:
+        synthetic(config, "landcover" if "landcover" in found else "objects")
+        small(config)
+    elif "folder" in found:
+        folder(config)
+    if "smoke" in found:
+        smoke(config)
+        small(config)
+
+
+def isaid(config: ml_collections.ConfigDict) -> None:
+    """PFNet's recipe on iSAID (Sec. 4.1 and the code)."""
+    config.data.name, config.num_classes = "isaid", 16
+    config.data.split = config.data.val_split = "val"  # test labels are not public
+    config.tile, config.stride, config.eval.stride = 896, 512, 512  # Sec. 4.1
+    config.eval.protocol = "crops"  # the paper counts crops, overlaps repeatedly
+    config.batch_size = 16
+    config.learning_rate = 0.007  # for that batch size
+    config.epochs = 16
+    config.schedule.offset = 1  # code: the scheduler steps before the epoch
+    config.data.augment.blur = (0.15, 1.30)  # code
+
+
+def folder(config: ml_collections.ConfigDict) -> None:
+    """The user's own images and masks: --config.data.dir=PATH."""
+    config.data.name, config.num_classes = "folder", 0
+    config.data.split = config.data.val_split = "val"
+    config.tile, config.stride, config.eval.stride = 512, 256, 384
+    config.eval.protocol = "scene"
+    config.batch_size, config.epochs, config.learning_rate = 8, 50, 0.0035
+    config.schedule.offset = 0
+    config.data.augment.blur = ()
+
+
+def synthetic(config: ml_collections.ConfigDict, kind: str) -> None:
+    """Procedural 512 px scenes, at a size a CPU trains in minutes."""
+    config.data.name = f"synthetic/{kind}_tiny"
+    config.num_classes = {"objects": 16, "landcover": 7}[kind]
+    config.data.val_split, config.data.split = "val", "test"
+    config.tile, config.stride, config.eval.stride = 128, 128, 96
+    config.eval.protocol, config.eval.at_start = "scene", True
+    config.eval.every = 10
+    config.batch_size, config.epochs = 16, 20
+    config.learning_rate, config.schedule.offset = 0.05, 0
+    config.schedule.per = "step"
+    config.loss.ohem_min_kept = 2000
+    config.data.augment.blur = ()
+
+
+def smoke(config: ml_collections.ConfigDict) -> None:
+    """Any recipe in about a minute on a CPU, on the procedural scenes."""
+    kind = "landcover" if config.data.name.endswith("landcover_tiny") else "objects"
+    synthetic(config, kind)
+    config.tile, config.stride, config.eval.stride = 64, 64, 64
+    config.batch_size, config.max_steps, config.eval.every = 8, 8, 1000
+    config.eval.at_start, config.log_every = False, 4

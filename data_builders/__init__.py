@@ -1,0 +1,1 @@
+"""Raw files -> prepared data sets; start with `python -m data_builders.prepare`."""

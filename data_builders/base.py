@@ -1,0 +1,245 @@
+"""What every data set shares: raw scenes, and the `Builder` that lists them.
+
+A data set is a subclass of `Builder` in a file of its own: it lists its scenes by split
+and says how a mask decodes. Reading files is in `raster.py`, cutting and encoding in
+`encode.py`, writing in `record.py`, and `prepare.py` runs it all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from data_builders import label as labels
+from data_builders import raster
+from uhrjax import errors
+from uhrjax.tiling import window as windows
+
+LISTED = 20  # problems of raw files shown in one message
+
+
+class Pixels:
+    """An opened scene in memory: its pixels, labels and further maps by window."""
+
+    def __init__(
+        self, image: np.ndarray, label: np.ndarray, extras: dict[str, np.ndarray]
+    ) -> None:
+        self._image, self._label, self._extras = image, label, extras
+
+    def image(self, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 3], 0 beyond the border."""
+        return windows.cut(self._image, window, fill=0)
+
+    def label(self, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w], 255 beyond the border."""
+        return windows.cut(self._label, window, fill=labels.IGNORE)
+
+    def extra(self, name: str, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w] of a further map, 0 beyond the border."""
+        return windows.cut(self._extras[name], window, fill=0)
+
+    def take_unknown(self) -> list[labels.Unknown]:
+        """Returns the unknown mask values met since the last call."""
+        return []
+
+    def close(self) -> None:
+        """Frees the pixels."""
+
+
+class FilePixels(Pixels):
+    """An opened scene in an image and a mask file."""
+
+    def __init__(self, scene: FileScene) -> None:
+        self._scene = scene
+        self._unknown: list[labels.Unknown] = []
+        self._raster = raster.Raster(scene.image_path, mask=False)
+        self._mask = raster.Raster(scene.label_path, mask=True)
+
+    def image(self, window: windows.Window) -> np.ndarray:
+        return self._raster.read(window)
+
+    def label(self, window: windows.Window) -> np.ndarray:
+        scene = self._scene
+        inside = windows.intersect(window, height=scene.height, width=scene.width)
+        raw = self._mask.read(inside)
+        coloured = raw.ndim == 3 and (raw != raw[..., :1]).any()
+        if coloured and not scene.table.codes:
+            raise errors.InputError(
+                f"{scene.label_path}: a mask of RGB colours, but the class table has no "
+                'colours; name them, e.g. --classes="ground=#000000,roof=#ff0000"'
+            )
+        decoded, unknown = scene.table.decode(raw)
+        self._unknown += [
+            one._replace(row=one.row + inside.top, column=one.column + inside.left)
+            for one in unknown
+        ]
+        return windows.paste(decoded, inside, window, fill=labels.IGNORE)
+
+    def take_unknown(self) -> list[labels.Unknown]:
+        taken, self._unknown = self._unknown, []
+        return taken
+
+    def close(self) -> None:
+        self._raster.close()
+        self._mask.close()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawScene:
+    """A scene before preparation; subclasses say how it is opened."""
+
+    id: str
+    height: int  # px
+    width: int  # px
+    crs: str | None = None  # WKT
+    transform: tuple[float, ...] | None = None  # affine a, b, c, d, e, f
+    streams: bool = False  # bands can be read without decoding the whole scene
+
+    def open(self) -> Pixels:
+        """Opens the scene; called in a worker process."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileScene(RawScene):
+    """A scene of one image file and one mask file."""
+
+    image_path: pathlib.Path
+    label_path: pathlib.Path
+    table: labels.ClassTable
+
+    def open(self) -> Pixels:
+        return FilePixels(self)
+
+
+def file_scene(
+    scene_id: str,
+    image_path: pathlib.Path,
+    label_path: pathlib.Path,
+    table: labels.ClassTable,
+) -> FileScene:
+    """Makes a scene of two files, after a look at both headers.
+
+    Raises:
+        errors.InputError: a file is no image, or the sizes differ.
+    """
+    image = raster.read_header(image_path, mask=False)
+    mask = raster.read_header(label_path, mask=True)
+    if (image.height, image.width) != (mask.height, mask.width):
+        raise errors.InputError(
+            f"{label_path}: the mask is {mask.height}x{mask.width} px (height x "
+            f"width), its image {image_path.name} {image.height}x{image.width}; they must agree"
+        )
+    return FileScene(
+        id=scene_id,
+        height=image.height,
+        width=image.width,
+        crs=image.crs,
+        transform=image.transform,
+        streams=image.streams and mask.streams,
+        image_path=image_path,
+        label_path=label_path,
+        table=table,
+    )
+
+
+def open_pairs(
+    pairs: dict[str, list[tuple[str, pathlib.Path, pathlib.Path]]],
+    table: labels.ClassTable,
+    problems: Sequence[str] = (),
+) -> dict[str, list[RawScene]]:
+    """Makes scenes of (id, image, mask) by split, after a look at every header.
+
+    Args:
+        pairs: (id, image, mask) by split.
+        table: of the masks.
+        problems: found before, to be listed with those found here.
+
+    Raises:
+        errors.InputError: with all files that cannot be used.
+    """
+    scenes: dict[str, list[RawScene]] = {split: [] for split in pairs}
+    problems = list(problems)
+    for split, listed in pairs.items():
+        for scene_id, image_path, label_path in listed:
+            try:
+                scenes[split].append(
+                    file_scene(scene_id, image_path, label_path, table)
+                )
+            except errors.InputError as error:
+                problems.append(str(error))
+    if problems:
+        count = len(problems)
+        raise errors.InputError(
+            list_problems(f"{count} of the files cannot be used", problems)
+        )
+    return scenes
+
+
+def list_problems(title: str, problems: Sequence[str]) -> str:
+    """Returns a message with the first problems, one a line, and how many more."""
+    lines = [f"- {problem}" for problem in problems[:LISTED]]
+    more = len(problems) - LISTED
+    if more > 0:
+        lines.append(f"- and {more} more")
+    return "\n".join([f"{title}:", *lines])
+
+
+class Builder:
+    """One data set; a subclass with its facts, its scenes and its class table."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]  # one line: what it is
+    page: ClassVar[str] = ""  # where to get it
+    licence: ClassVar[str] = ""
+    getting: ClassVar[str] = ""  # one line: how to get it
+    default_tile: ClassVar[int] = 512  # px, of patches
+    default_stride: ClassVar[int] = 256  # px
+    small: ClassVar[str] = "pad"  # scenes not larger than a patch: "pad" or "resize"
+
+    table: labels.ClassTable
+    extras: tuple[str, ...] = ()
+    source: str = ""  # where the pixels came from
+
+    @property
+    def full_name(self) -> str:
+        """The name under which it is prepared, e.g. `synthetic/objects_tiny`."""
+        return self.name
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Adds this data set's own flags."""
+
+    def scenes(self) -> dict[str, list[RawScene]]:
+        """Returns the scenes by split.
+
+        Raises:
+            FileNotFoundError: raw files are missing; says which and where to get them.
+            errors.InputError: they are there, but unusable.
+        """
+        raise NotImplementedError
+
+    def settle(
+        self, histogram: np.ndarray, unknown: collections.Counter[str]
+    ) -> tuple[labels.ClassTable, tuple[str, ...]]:
+        """Returns the final class table and notes, once all labels were seen.
+
+        Args:
+            histogram: [256] int64, pixels per label over all splits.
+            unknown: pixels per mask value that the table lacks, where such are allowed.
+
+        Raises:
+            errors.InputError: the labels make no sense.
+        """
+        notes = [
+            f"{count} px of unknown mask value {value} taken as "
+            f"{self.table.names[self.table.unknown]!r}"
+            for value, count in sorted(unknown.items())
+        ]
+        return self.table, tuple(notes)

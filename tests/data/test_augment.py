@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from uhrjax import errors
+from uhrjax.data import augment
+
+
+def sample(side=8, views=1):
+    label = np.arange(side * side, dtype=np.uint8).reshape(side, side) % 200
+    image = np.stack([label] * 3, -1)
+    return {"views": np.stack([image] * views), "label": label, "scene_id": "a"}
+
+
+def test_nothing_switched_on_changes_nothing():
+    before = sample()
+    after = augment.Augment(tile=8)(before, np.random.default_rng(0))
+    np.testing.assert_array_equal(after["views"], before["views"])
+    np.testing.assert_array_equal(after["label"], before["label"])
+    assert after["scene_id"] == "a"
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_flips_and_turns_move_all_views_and_the_label_together(views):
+    change = augment.Augment(tile=8, hflip=0.5, vflip=0.5, rotate90=True)
+    seen = set()
+    for seed in range(40):
+        after = change(sample(views=views), np.random.default_rng(seed))
+        for view in after["views"]:
+            np.testing.assert_array_equal(view[..., 0], after["label"])
+        seen.add(after["label"].tobytes())
+    assert len(seen) == 8  # all symmetries of the square
+
+
+def test_same_generator_gives_the_same_sample():
+    change = augment.Augment(tile=6, scale=(0.5, 2.0), hflip=0.5, blur=(0.15, 1.3))
+    one, two = (change(sample(), np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(one["views"], two["views"])
+
+
+@pytest.mark.parametrize("side", [1, 5, 6, 7, 30])
+def test_scaled_crop_has_the_tile_size_and_pads_with_ignore(side):
+    change = augment.Augment(tile=6, scale=(0.5, 0.5))
+    after = change(sample(side), np.random.default_rng(0))
+    assert after["views"].shape == (1, 6, 6, 3) and after["label"].shape == (6, 6)
+    if side // 2 < 6:
+        padded = after["label"] == 255
+        assert padded.any() and (after["views"][0][padded] == 0).all()
+
+
+def test_blur_is_truncated_not_rounded():
+    flat = np.full((1, 8, 8, 3), 100, np.uint8)
+    flat[:, :, 4:] = 101
+    change = augment.Augment(tile=8, blur=(1.0, 1.0))
+    after = change(
+        {"views": flat, "label": np.zeros((8, 8), np.uint8)}, np.random.default_rng(0)
+    )
+    assert after["views"][0, 0, 4, 0] == 100  # between 100 and 101
+
+
+def test_other_size_is_resized_to_the_tile():
+    after = augment.Augment(tile=5)(sample(8), np.random.default_rng(0))
+    assert after["views"].shape == (1, 5, 5, 3) and after["label"].shape == (5, 5)
+    assert set(np.unique(after["label"])) <= set(np.unique(sample(8)["label"]))
+
+
+def test_scaling_several_views_says_why_not():
+    with pytest.raises(errors.InputError, match="one view"):
+        augment.Augment(tile=8, scale=(0.5, 2.0))(
+            sample(views=2), np.random.default_rng(0)
+        )

@@ -1,0 +1,152 @@
+"""Residual networks (https://arxiv.org/abs/1512.03385) with the stems and dilations of
+segmentation.
+
+The stride of a bottleneck sits on its 3x3 convolution. Module names are the published
+ones with `_` for `.`, so that ImageNet weights convert without a table.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from uhrjax.nn import conv
+from uhrjax.ops import pool
+
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+}
+STEMS = ("deep", "classic")
+# Per mode the (stride, dilation) of layer1 .. layer4. "keep_stride" dilates the 3x3
+# convolutions although the strides stay, so the output stride is still 32.
+DILATIONS = {
+    "none": ((1, 1), (2, 1), (2, 1), (2, 1)),
+    "keep_stride": ((1, 1), (2, 1), (2, 2), (2, 4)),
+    "os8": ((1, 1), (2, 1), (1, 2), (1, 4)),
+    "os16": ((1, 1), (2, 1), (2, 1), (1, 2)),
+}
+# Names in published segmentation networks -> names below `backbone`.
+TORCH_NAMES = (
+    (r"^layer0\.0\.(\d+)\.", r"backbone.conv1.\1."),
+    (r"^layer0\.0\.weight$", "backbone.conv1.weight"),
+    (r"^layer0\.1\.", "backbone.bn1."),
+    (r"^(conv1|bn1|layer[1-4])\.", r"backbone.\1."),
+)
+
+
+class ResNet(nn.Module):
+    """Image -> the outputs of the four residual stages."""
+
+    depth: int = 50
+    stem: str = "classic"  # "classic" 7x7, or "deep": three 3x3
+    dilation: str = "none"  # a key of DILATIONS
+    width: int = 64  # channels inside a block of layer1
+    remat: bool = False  # recompute the blocks in the backward pass
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
+        """Returns the feature maps C2 .. C5.
+
+        Args:
+            images: [B, H, W, 3] float, normalised.
+            train: use and update the statistics of the batch.
+
+        Returns:
+            Four maps [B, h, w, C]; C = width * (1, 2, 4, 8), times 4 from depth 50 on;
+            strides 4, 8, 16, 32 unless dilated.
+        """
+        x = self._stem(images, train)
+        x = pool.max_3x3_stride_2(x)
+        block_class = Bottleneck if self.depth >= 50 else BasicBlock
+        if self.remat:
+            block_class = nn.remat(block_class, static_argnums=(2,))
+        features = []
+        for stage, blocks in enumerate(BLOCKS[self.depth]):
+            stride, dilation = DILATIONS[self.dilation][stage]
+            for block in range(blocks):
+                x = block_class(
+                    width=self.width * 2**stage,
+                    stride=stride if block == 0 else 1,
+                    dilation=dilation,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{block}",
+                )(x, train)
+            features.append(x)
+        return features
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, 3] -> [B, H/2, W/2, width or, deep, 2 * width]."""
+        if self.stem == "deep":
+            for index, (factor, stride) in enumerate(((1, 2), (1, 1), (2, 1))):
+                last = index == 2
+                x = _conv(self, f"conv1_{3 * index}", self.width * factor, 3, stride)(x)
+                x = _norm(self, "bn1" if last else f"conv1_{3 * index + 1}", train)(x)
+                x = nn.relu(x)
+            return x
+        x = _conv(self, "conv1", self.width, 7, 2)(x)
+        return nn.relu(_norm(self, "bn1", train)(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution around a shortcut; four times `width` channels out."""
+
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), 4 * width]."""
+        y = _conv(self, "conv1", self.width, 1)(x)
+        y = nn.relu(_norm(self, "bn1", train)(y))
+        y = _conv(self, "conv2", self.width, 3, self.stride, self.dilation)(y)
+        y = nn.relu(_norm(self, "bn2", train)(y))
+        y = _conv(self, "conv3", 4 * self.width, 1)(y)
+        y = _norm(self, "bn3", train)(y)
+        return nn.relu(y + _shortcut(self, x, 4 * self.width, train))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; `width` channels out."""
+
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width]."""
+        y = _conv(self, "conv1", self.width, 3, self.stride, self.dilation)(x)
+        y = nn.relu(_norm(self, "bn1", train)(y))
+        y = _conv(self, "conv2", self.width, 3, 1, self.dilation)(y)
+        y = _norm(self, "bn2", train)(y)
+        return nn.relu(y + _shortcut(self, x, self.width, train))
+
+
+def _shortcut(block: nn.Module, x: jax.Array, features: int, train: bool) -> jax.Array:
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = _conv(block, "downsample_0", features, 1, block.stride)(x)
+    return _norm(block, "downsample_1", train)(x)
+
+
+def _conv(parent, name, features, kernel, stride=1, dilation=1) -> conv.Conv:
+    return conv.Conv(
+        features=features,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        kernel_init=conv.he_kernel_init,
+        dtype=parent.dtype,
+        name=name,
+    )
+
+
+def _norm(parent, name, train) -> nn.BatchNorm:
+    return conv.batch_norm(train=train, dtype=parent.dtype, name=name)

@@ -1,0 +1,222 @@
+"""All that touches orbax: the latest and the best checkpoint of a run, safely.
+
+A step's folder holds the items `params`, `batch_stats`, `opt_state` and `meta` (JSON:
+config, classes, colours, split hash, scores), so that evaluation and fine-tuning read
+only what they need and know what they read.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+import flax.struct
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from uhrjax import errors
+
+ITEMS = ("params", "batch_stats", "opt_state")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a training step changes."""
+
+    step: jax.Array  # int32 scalar, steps done
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `<workdir>/checkpoints`."""
+
+    def __init__(self, workdir: str | pathlib.Path):
+        self._dir = pathlib.Path(workdir).resolve() / "checkpoints"
+        self._dir.mkdir(parents=True, exist_ok=True)
+
+        def miou(metrics: dict[str, float]) -> float:
+            return metrics["miou"]
+
+        keep = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(1),
+                checkpoint_managers.BestN(
+                    get_metric_fn=miou, n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self._dir,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=miou, preservation_policy=keep, cleanup_tmp_directories=True
+            ),
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest validation mIoU; the latest if none."""
+        best = self._manager.best_step()
+        return self.latest if best is None else best
+
+    def path(self, step: int) -> pathlib.Path:
+        """Returns the folder of a step."""
+        return self._dir / str(step)
+
+    def save(
+        self, state: TrainState, meta: dict[str, Any], miou: float | None = None
+    ) -> None:
+        """Saves a state; it appears under its final name only when it is complete.
+
+        Returns at once, the writing goes on behind; `wait` ends it.
+
+        Raises:
+            OSError: the disk is too full (checked before anything is written).
+        """
+        step = int(state.step)
+        self.wait()
+        self._check_space(state)
+        items = {
+            name: ocp.args.StandardSave(getattr(state, name))
+            for name in ITEMS
+            if jax.tree.leaves(getattr(state, name))
+        }
+        items["meta"] = ocp.args.JsonSave({**meta, "step": step, "miou": miou})
+        metrics = None if miou is None else {"miou": miou}
+        with _plain_disk_errors(self._dir):
+            self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=metrics, force=True
+            )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Returns the JSON beside the weights of a step."""
+        with _plain_read_errors(self.path(step)):
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            return self._manager.restore(step, args=args)["meta"]
+
+    def restore(
+        self, step: int, state: TrainState, names: tuple[str, ...] = ITEMS
+    ) -> TrainState:
+        """Reads items of a step.
+
+        Args:
+            step: one of this run's.
+            state: gives structure, shapes and shardings (arrays or ShapeDtypeStructs).
+            names: which items; the others stay as in `state`.
+
+        Returns:
+            The state with the items read and `step` set.
+        """
+        items = {
+            name: ocp.args.StandardRestore(
+                jax.tree.map(ocp.utils.to_shape_dtype_struct, getattr(state, name))
+            )
+            for name in names
+            if jax.tree.leaves(getattr(state, name))
+        }
+        with _plain_read_errors(self.path(step)):
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        step_array = jax.device_put(jax.numpy.int32(step), state.step.sharding)
+        return state.replace(step=step_array, **{n: found[n] for n in items})
+
+    def read_variables(self, step: int) -> dict[str, Any]:
+        """Returns `params` and `batch_stats` of a step as stored, on the first device."""
+        folder, found = self.path(step), {}
+        with _plain_read_errors(folder):
+            for name in ("params", "batch_stats"):
+                if (folder / name).is_dir():
+                    with ocp.StandardCheckpointer() as reader:
+                        found[name] = reader.restore(folder / name)
+        return jax.tree.map(jax.numpy.asarray, found)
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on the disk."""
+        with _plain_disk_errors(self._dir):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Finishes writing and lets go of the folder."""
+        self.wait()
+        self._manager.close()
+
+    def _check_space(self, state: TrainState) -> None:
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._dir).free
+        if free < 1.1 * need:
+            raise OSError(
+                f"no room for a checkpoint in {self._dir}: it takes {need / 1e6:.0f} MB, "
+                f"{free / 1e6:.0f} MB are free; the last complete one is step "
+                f"{self.latest}; make room and run the same command to go on from there"
+            )
+
+
+class _plain_disk_errors:
+    """Turns orbax' and tensorstore's reports of a failed write into one OSError."""
+
+    def __init__(self, where: pathlib.Path):
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        text = " ".join(str(error).split())
+        signs = ("No space left", "RESOURCE_EXHAUSTED", "File too large", "Disk quota")
+        if isinstance(error, OSError) or any(sign in text for sign in signs):
+            raise OSError(
+                f"could not write a checkpoint to {self._where}: {text[:300]}; the last "
+                "complete one is untouched: make room (or pick another --workdir) and "
+                "run the same command to go on from it"
+            ) from error
+
+
+class _plain_read_errors:
+    """Turns what goes wrong while reading a checkpoint into one InputError."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        text = " ".join(str(error).split())
+        raise errors.InputError(
+            f"checkpoint {self._path} cannot be read: {text[:300]}; it is damaged or "
+            "belongs to another network; delete that folder to go on from an earlier "
+            "one, or give the run another --workdir"
+        ) from error
+
+
+def open_run(workdir: str | pathlib.Path) -> CheckpointStore:
+    """Opens the checkpoints of an existing run.
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint in `workdir`.
+    """
+    path = pathlib.Path(workdir)
+    if not (path / "checkpoints").is_dir():
+        raise FileNotFoundError(
+            f"{path} holds no run: no folder 'checkpoints' in it; give the --workdir of "
+            "a training run"
+        )
+    store = CheckpointStore(path)
+    if store.latest is None:
+        raise FileNotFoundError(
+            f"{path} holds no complete checkpoint yet; train first, or look for another "
+            "run"
+        )
+    return store

@@ -1,0 +1,226 @@
+"""Config files and flags -> one locked ConfigDict; mistakes become sentences."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import pathlib
+import sys
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from uhrjax import errors
+
+# May differ between a run and its resumption: none of them changes a trained weight.
+HARMLESS = (
+    "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
+    "eval.", "log_every",
+)  # fmt: skip
+
+
+def load_config(spec: str) -> ml_collections.ConfigDict:
+    """Loads a config file.
+
+    Args:
+        spec: `path/to/file.py` or `path/to/file.py:variant`; the variant, words joined
+            by commas, is handed to the file's `get_config`.
+
+    Returns:
+        The locked config: unknown keys and wrong types are refused.
+
+    Raises:
+        errors.InputError: no such file, no `get_config` in it, or an unknown variant.
+    """
+    name, _, variant = spec.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else pathlib.Path("configs")
+        known = sorted(str(p) for p in folder.glob("*.py") if p.stem != "base")
+        raise errors.InputError(
+            f"no config file {name!r}; found here: {', '.join(known) or 'none'} "
+            "(run from the repository's root or give the full path)"
+        )
+    root = str(path.resolve().parent.parent)  # so that `from configs import base` works
+    sys.path.insert(0, root)
+    try:
+        found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise errors.InputError(
+                f"{name} has no function get_config(variant), so it is no config file"
+            )
+        config = module.get_config(variant)
+    except SyntaxError as error:
+        raise errors.InputError(
+            f"{error.filename}:{error.lineno}: {error.msg}"
+        ) from error
+    finally:
+        sys.path.remove(root)
+    return config.lock()
+
+
+def parse_flags(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """Reads `--config=FILE[:VARIANT]`, its overrides `--config.a.b=v`, and other flags.
+
+    Args:
+        argv: the command line with the program's name first; flags that are not about
+            the config are parsed into `flags.FLAGS`.
+
+    Returns:
+        The locked config with all overrides, and the spec it came from.
+
+    Raises:
+        errors.InputError: anything wrong on the command line, in one sentence.
+    """
+    spec, overrides, rest = _split(argv)
+    try:
+        left = flags.FLAGS(rest)
+        if len(left) > 1:
+            raise errors.InputError(
+                f"unknown argument {left[1]!r}; flags look like --config.key=value"
+            )
+        if spec is None:
+            raise errors.InputError(
+                "no --config; say which recipe, e.g. "
+                "--config=configs/pfnet.py:synthetic"
+            )
+        return override(load_config(spec), overrides), spec
+    except flags.Error as error:
+        raise errors.InputError(str(error).replace("\n", " ")) from error
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: list[str]
+) -> ml_collections.ConfigDict:
+    """Returns the config with `--config.key=value` arguments applied to it.
+
+    Raises:
+        errors.InputError: an unknown key, or a value of another type.
+    """
+    for argument in overrides:
+        _check_key(config, argument[len("--config.") :].partition("=")[0])
+    parsed, line = flags.FlagValues(), ["config", *overrides]
+    holder = config_flags.DEFINE_config_dict(
+        "config", config, flag_values=parsed, sys_argv=line
+    )
+    try:
+        parsed(line)
+    except (flags.Error, TypeError, ValueError, SyntaxError) as error:
+        text = str(error).replace("\n", " ")
+        raise errors.InputError(f"{text} (of {' '.join(overrides)})") from error
+    return holder.value
+
+
+def _split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
+    """Splits a command line into the spec, the config's overrides, and the rest."""
+    spec, overrides, rest = None, [], []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.replace("--", "-", 1)
+        if name != "-config" and not name.startswith("-config."):
+            rest.append(word)
+            continue
+        if not equals:
+            value = next(words, "")
+        if name == "-config":
+            spec = value
+        else:
+            overrides.append(f"-{name}={value}")
+    return spec, overrides, rest
+
+
+def _check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    node: Any = config
+    for depth, part in enumerate(key.split(".")):
+        known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+        if part not in known:
+            where = ".".join(["config", *key.split(".")[:depth]])
+            near = difflib.get_close_matches(part, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise errors.InputError(
+                f"unknown config key {key!r}{hint} {where} has: {', '.join(known)}"
+            )
+        node = node[part]
+    if isinstance(node, ml_collections.ConfigDict):
+        raise errors.InputError(
+            f"config.{key} is a group; set one of its keys: {', '.join(node)}"
+        )
+
+
+CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "accumulate_how": ("mean", "sum"),
+    "optimizer.name": ("sgd", "adam"),
+    "optimizer.decay": ("all", "conv"),
+    "schedule.per": ("epoch", "step"),
+    "data.layout": ("patches", "scenes"),
+    "eval.protocol": ("scene", "crops"),
+    "init_what": ("backbone", "model"),
+}
+AT_LEAST = {
+    "tile": 1, "stride": 1, "batch_size": 1, "accumulate": 1, "epochs": 1,
+    "log_every": 1, "checkpoint_every": 1, "max_steps": 0, "seed": 0,
+    "num_classes": 0, "data.threads": 1, "eval.every": 1, "eval.stride": 1,
+    "eval.batch_size": 0, "eval.panels": 0, "optimizer.weight_decay": 0,
+    "schedule.offset": 0, "schedule.power": 0,
+}  # fmt: skip
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that cannot work, before anything is loaded or compiled."""
+    values = _flatten(config.to_dict())
+
+    def need(claim: bool, key: str, allowed: str) -> None:
+        if not claim:
+            raise errors.InputError(
+                f"config.{key}={values[key]!r} does not work: {allowed}"
+            )
+
+    for key, lowest in AT_LEAST.items():
+        need(values[key] >= lowest, key, f"use {lowest} or more")
+    for key, allowed in CHOICES.items():
+        need(values[key] in allowed, key, f"use one of {', '.join(allowed)}")
+    for key in ("stride", "eval.stride"):
+        gap = f"use at most tile = {config.tile} (stride = tile - overlap)"
+        need(values[key] <= config.tile, key, gap)
+    divisor = f"use a divisor of batch_size = {config.batch_size}"
+    need(config.batch_size % config.accumulate == 0, "accumulate", divisor)
+    need(config.learning_rate > 0, "learning_rate", "use a number above 0")
+    for key in ("data.augment.scale", "data.augment.blur"):
+        pair = "use () for none or (lowest, highest), both above 0"
+        value = values[key]
+        need(len(value) in (0, 2) and all(v > 0 for v in value), key, pair)
+    one_scale = "random windows of scenes have one scale; use () or layout 'patches'"
+    scaled = config.data.augment.scale and config.data.layout == "scenes"
+    need(not scaled, "data.augment.scale", one_scale)
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the config as plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json_best_effort())
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Returns `key: old -> new` for every key that matters and differs."""
+    flat_one, flat_other = _flatten(one), _flatten(other)
+    return [
+        f"{key}: {flat_one.get(key)!r} -> {flat_other.get(key)!r}"
+        for key in sorted(flat_one.keys() | flat_other.keys())
+        if flat_one.get(key) != flat_other.get(key) and not key.startswith(HARMLESS)
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Prepared data sets: what they hold, window reads, batches."""

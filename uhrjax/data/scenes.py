@@ -1,0 +1,203 @@
+"""Reads prepared data sets: any window of any scene, and precomputed patches.
+
+Stored pixels are lossless PNG tiles in ArrayRecord files. A window decodes only the
+tiles that it touches. Both readers can be pickled and used by many threads.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+from typing import Any
+
+import cv2
+import numpy as np
+
+from uhrjax import errors
+from uhrjax.data import prepared
+from uhrjax.tiling import window as windows
+
+CACHED_TILES = 128  # decoded tiles kept per reader: up to 100 MB
+
+
+class SceneReader:
+    """Whole scenes of one split, read by window."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        split: str,
+        *,
+        cached_tiles: int = CACHED_TILES,
+    ) -> None:
+        self.info = prepared.read_info(directory)
+        if self.info.config != prepared.SCENES:
+            raise errors.InputError(
+                f"{directory} holds {self.info.config!r}, not whole scenes; use the "
+                f"folder of config {prepared.SCENES!r}"
+            )
+        self._records = _open_records(directory, split, self.info)
+        self.scenes = self.info.scenes[split]
+        self._cached_tiles = cached_tiles
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._tiles: collections.OrderedDict[tuple[str, int], np.ndarray]
+        self._tiles = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        skipped = ("_lock", "_tiles")
+        return {k: v for k, v in self.__dict__.items() if k not in skipped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def read_image(self, index: int, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 3] RGB of a window, 0 beyond the border."""
+        return self._read("image", index, window, channels=(3,), fill=0)
+
+    def read_label(self, index: int, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w] class ids of a window, 255 beyond the border."""
+        return self._read("label", index, window, fill=prepared.IGNORE_LABEL)
+
+    def read_extra(self, name: str, index: int, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w] of a map in `info.extras`, 0 beyond the border."""
+        if name not in self.info.extras:
+            raise errors.InputError(
+                f"{self.info.name} stores no map {name!r}; it has: "
+                f"{', '.join(self.info.extras) or 'none'}"
+            )
+        return self._read(name, index, window, fill=0)
+
+    def _read(
+        self,
+        field: str,
+        index: int,
+        window: windows.Window,
+        *,
+        channels: tuple[int, ...] = (),
+        fill: int,
+    ) -> np.ndarray:
+        scene, side = self.scenes[index], self.info.tile
+        inside = windows.intersect(window, height=scene.height, width=scene.width)
+        pixels = np.empty((inside.height, inside.width, *channels), np.uint8)
+        columns = -(-scene.width // side)  # tiles per row of the scene
+        for row in _touched(inside.top, inside.height, side):
+            for column in _touched(inside.left, inside.width, side):
+                record = scene.first_record + row * columns + column
+                tile = self._tile(field, record)
+                place = windows.Window(row * side, column * side, *tile.shape[:2])
+                _copy_overlap(pixels, inside, tile, place)
+        return windows.paste(pixels, inside, window, fill=fill)
+
+    def _tile(self, field: str, record: int) -> np.ndarray:
+        key = (field, record)
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        tile = decode_png(self._records[record][field])
+        with self._lock:
+            self._tiles[key] = tile
+            while len(self._tiles) > self._cached_tiles:
+                self._tiles.popitem(last=False)
+        return tile
+
+
+class PatchSource:
+    """Precomputed patches of one split: a random access source for grain."""
+
+    def __init__(self, directory: str | os.PathLike, split: str) -> None:
+        self.info = prepared.read_info(directory)
+        if not self.info.config.startswith("patches"):
+            raise errors.InputError(
+                f"{directory} holds {self.info.config!r}, not patches; use the folder "
+                "of a config named patches_*"
+            )
+        self._records = _open_records(directory, split, self.info)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns one patch.
+
+        Returns:
+            views [V, P, P, 3] uint8, smallest field of view first; label [P, P] uint8;
+            position [2] int32: top, left of the smallest view in scene px;
+            scene_size [2] int32; scene_id: str.
+        """
+        record = self._records[index]
+        views = [decode_png(record["views"][f"x{s}"]) for s in self.info.views]
+        return {
+            "views": np.stack(views),
+            "label": decode_png(record["label"]),
+            "position": np.asarray(record["position"], np.int32),
+            "scene_size": np.asarray(record["scene_size"], np.int32),
+            "scene_id": record["scene_id"].decode(),
+        }
+
+
+def open_scenes(directory: str | os.PathLike, split: str) -> SceneReader:
+    """Opens the whole scenes of one split of a data set prepared as `scenes`."""
+    return SceneReader(directory, split)
+
+
+def open_patches(directory: str | os.PathLike, split: str) -> PatchSource:
+    """Opens one split of a data set prepared as `patches_*`."""
+    return PatchSource(directory, split)
+
+
+def decode_png(stored: bytes) -> np.ndarray:
+    """Decodes PNG bytes to uint8 [h, w, 3] RGB or [h, w]."""
+    pixels = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise errors.InputError(
+            "a stored tile does not decode: the prepared data set is damaged; prepare "
+            "it again with --overwrite"
+        )
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 else pixels
+
+
+def _open_records(
+    directory: str | os.PathLike, split: str, info: prepared.DataInfo
+) -> Any:
+    """Returns TFDS' random access source of one split, images left encoded."""
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+
+    if split not in info.scenes:
+        raise errors.InputError(
+            f"{info.name} has no split {split!r}; it has: {', '.join(info.scenes)}"
+        )
+    builder = tfds.builder_from_directory(os.fspath(directory))
+    kept = tfds.decode.SkipDecoding()
+    coded = {"label": kept, **dict.fromkeys(info.extras, kept)}
+    if info.config == prepared.SCENES:
+        coded["image"] = kept
+    else:
+        coded = {"label": kept, "views": {f"x{s}": kept for s in info.views}}
+    return builder.as_data_source(split, decoders=coded)
+
+
+def _touched(start: int, length: int, side: int) -> range:
+    """Returns the indices of the stored tiles that [start, start + length) touches."""
+    return range(start // side, -(-(start + length) // side)) if length else range(0)
+
+
+def _copy_overlap(
+    target: np.ndarray, target_at: windows.Window, tile: np.ndarray, at: windows.Window
+) -> None:
+    """Copies the pixels that both windows share from `tile` into `target`."""
+    top, left = max(target_at.top, at.top), max(target_at.left, at.left)
+    bottom = min(target_at.top + target_at.height, at.top + at.height)
+    right = min(target_at.left + target_at.width, at.left + at.width)
+    target[
+        top - target_at.top : bottom - target_at.top,
+        left - target_at.left : right - target_at.left,
+    ] = tile[top - at.top : bottom - at.top, left - at.left : right - at.left]

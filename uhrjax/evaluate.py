@@ -1,0 +1,226 @@
+"""Scores of a method on a split: every scene pixel once, or the papers' crops."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from uhrjax import inference, metrics, sharding
+from uhrjax.data import dataset, pipeline, scenes
+from uhrjax.methods import base
+from uhrjax.tiling import window as window_lib
+
+COUNT_WINDOW = 2048  # px; scenes are compared to their labels in windows of this side
+
+OnScene = Callable[[scenes.SceneReader, inference.ScenePrediction], None]
+OnProgress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """Counts of a split; scores are read off at the end."""
+
+    counts: np.ndarray  # [K, K] int64 confusion
+    boundary: np.ndarray  # [K, tolerances] float64, boundary F summed over images
+    points: dict[str, np.ndarray]  # name -> [2] int64: on foreground, all
+    images: int = 0
+    pixels: int = 0
+    seconds: float = 0.0
+
+    def add_image(self, label_f: np.ndarray, pixels: int) -> None:
+        """Counts one image's boundary F and size."""
+        self.boundary += label_f
+        self.images += 1
+        self.pixels += pixels
+
+    def summary(self, config: ml_collections.ConfigDict) -> dict[str, Any]:
+        """Returns the scores under flat names; NaN where nothing was there to score."""
+        background = config.eval.background
+        left_out = () if config.eval.include_background else (background,)
+        found = metrics.scores(self.counts, leave_out=left_out)
+        result = {
+            "miou": found.miou, "mean_f1": found.mean_f1, "accuracy": found.accuracy,
+            "megapixels_per_s": self.pixels / 1e6 / max(self.seconds, 1e-9),
+        }  # fmt: skip
+        for t, tolerance in enumerate(config.eval.boundary):
+            result[f"boundary_f_{tolerance:g}"] = float(
+                np.mean(self.boundary[:, t]) / max(self.images, 1)
+            )
+        true = self.counts.sum(1)
+        result["foreground_pixel_ratio"] = 1 - true[background] / max(true.sum(), 1)
+        hits = {**self.points, "all": sum(self.points.values(), np.zeros(2, np.int64))}
+        for name, (hit, total) in hits.items():
+            if total:
+                result[f"foreground_point_ratio_{name}"] = float(hit / total)
+        return result
+
+
+class Evaluator:
+    """Scores weights on a split; compiled once, used as often as wanted."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        method: base.Method,
+        data: dataset.Dataset,
+    ):
+        self._config, self._method, self._data = config, method, data
+        self._mesh = sharding.make_mesh()
+        self.predict = inference.make_predict(method, self._mesh)
+        wanted = config.eval.batch_size or config.batch_size
+        self._batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
+        self._window = {"tile": config.tile, "stride": config.eval.stride}
+
+    def __call__(
+        self,
+        variables: Any,
+        split: str,
+        *,
+        on_scene: OnScene = lambda reader, scene: None,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> Evaluation:
+        """Scores `variables` on `split` by `config.eval.protocol`.
+
+        Args:
+            variables: of the method.
+            split: of the data set.
+            on_scene: called with every finished scene (protocol "scene" only).
+            on_progress: called with (windows done, all windows).
+        """
+        classes = self._method.num_classes
+        result = Evaluation(
+            counts=np.zeros((classes, classes), np.int64),
+            boundary=np.zeros((classes, len(self._config.eval.boundary))),
+            points={},
+        )
+        started = time.perf_counter()
+        if self._config.eval.protocol == "crops":
+            self._crops(result, variables, split, on_progress)
+        else:
+            self._scenes(result, variables, split, on_scene, on_progress)
+        result.seconds = time.perf_counter() - started
+        return result
+
+    def _scenes(
+        self,
+        result: Evaluation,
+        variables: Any,
+        split: str,
+        on_scene: OnScene,
+        on_progress: OnProgress,
+    ) -> None:
+        """Merges the windows of a scene first, then counts each pixel once."""
+        reader = self._data.open_scenes(split)
+        total = inference.count_windows(reader, **self._window)
+        done = iter(range(1, total + 1))
+        for scene in inference.predict_scenes(
+            self.predict, variables, reader, batch_size=self._batch_size,
+            views=self._method.views, num_classes=self._method.num_classes,
+            on_window=lambda: on_progress(next(done), total), **self._window,
+        ):  # fmt: skip
+            self._count_scene(result, reader, scene)
+            on_scene(reader, scene)
+
+    def _crops(
+        self,
+        result: Evaluation,
+        variables: Any,
+        split: str,
+        on_progress: OnProgress,
+    ) -> None:
+        """Counts every precomputed patch; overlaps count as often as they occur."""
+        source = self._data.open_patches(split)
+        samples = (source[i] for i in range(len(source)))
+        for batch in pipeline.padded_batches(samples, self._batch_size):
+            found = self.predict(variables, {"views": batch["views"]})
+            labels = np.asarray(found["labels"])
+            points = {name: np.asarray(p) for name, p in found["points"].items()}
+            for i in np.flatnonzero(batch["valid"]):
+                self._count_window(result, batch["label"][i], labels[i])
+                f = self._boundary_counts(batch["label"][i], labels[i], labels[i].shape)
+                result.add_image(metrics.boundary_f(f), labels[i].size)
+                self._count_points(
+                    result, batch["label"][i], {k: p[i] for k, p in points.items()}
+                )
+            on_progress(result.images, len(source))
+
+    def _count_scene(
+        self,
+        result: Evaluation,
+        reader: scenes.SceneReader,
+        scene: inference.ScenePrediction,
+    ) -> None:
+        size = scene.labels.shape
+        radii = self._radii(size)
+        margin = math.ceil(max(radii, default=0)) + 1
+        boundary = np.zeros((self._method.num_classes, len(radii), 4), np.int64)
+        for core in _cores(*size):
+            around = window_lib.Window(
+                core.top - margin, core.left - margin,
+                core.height + 2 * margin, core.width + 2 * margin,
+            )  # fmt: skip
+            around = window_lib.intersect(around, height=size[0], width=size[1])
+            label = reader.read_label(scene.index, around)
+            ours = window_lib.cut(scene.labels, around, fill=0)
+            inner = tuple(
+                slice(a - b, a - b + n)
+                for a, b, n in zip(core[:2], around[:2], core[2:], strict=True)
+            )
+            self._count_window(result, label[inner], ours[inner])
+            boundary += self._boundary_counts(label, ours, size, inner)
+            here = {
+                name: _points_in(points, core) for name, points in scene.points.items()
+            }
+            self._count_points(result, label[inner], here)
+        result.add_image(metrics.boundary_f(boundary), size[0] * size[1])
+
+    def _count_window(
+        self, result: Evaluation, label: np.ndarray, ours: np.ndarray
+    ) -> None:
+        result.counts += metrics.confusion(label, ours, self._method.num_classes)
+
+    def _count_points(
+        self, result: Evaluation, label: np.ndarray, points: dict[str, np.ndarray]
+    ) -> None:
+        for name, places in points.items():
+            found = metrics.foreground_points(
+                label, places, self._config.eval.background
+            )
+            known = result.points.setdefault(name, np.zeros(2, np.int64))
+            known += found
+
+    def _radii(self, size: tuple[int, ...]) -> tuple[float, ...]:
+        return tuple(metrics.tolerance_px(t, *size) for t in self._config.eval.boundary)
+
+    def _boundary_counts(
+        self,
+        label: np.ndarray,
+        ours: np.ndarray,
+        size: tuple[int, ...],
+        core: tuple[slice, ...] = (slice(None), slice(None)),
+    ) -> np.ndarray:
+        return metrics.boundary_counts(
+            label, ours, self._method.num_classes, self._radii(size), core
+        )
+
+
+def _cores(height: int, width: int) -> Iterator[window_lib.Window]:
+    """Disjoint windows that cover a scene."""
+    for top in range(0, height, COUNT_WINDOW):
+        for left in range(0, width, COUNT_WINDOW):
+            yield window_lib.Window(
+                top, left,
+                min(COUNT_WINDOW, height - top), min(COUNT_WINDOW, width - left),
+            )  # fmt: skip
+
+
+def _points_in(points: np.ndarray, core: window_lib.Window) -> np.ndarray:
+    """Returns the points inside a window, in its own px."""
+    local = points - np.array(core[:2], np.float32)
+    return local[((local >= 0) & (local < core[2:])).all(1)]

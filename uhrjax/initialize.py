@@ -1,0 +1,112 @@
+"""Where the first weights come from: random, an ImageNet file, or another run."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from uhrjax import checkpoint, errors, weights
+from uhrjax.methods import base
+
+
+def start_variables(
+    config: ml_collections.ConfigDict, method: base.Method
+) -> dict[str, Any]:
+    """Returns the variables that training starts from.
+
+    `config.init_from` is "" (random), a run folder of ours, or a weight file
+    (.safetensors, .npz, .pth); `config.init_what` says whether it fills the whole model
+    or its backbone.
+
+    Raises:
+        errors.InputError: with every name that matches on one side only.
+        FileNotFoundError: no such file or folder.
+    """
+    fresh = method.init(jax.random.key(config.seed))
+    if not config.init_from:
+        return fresh
+    path = pathlib.Path(config.init_from).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"config.init_from={config.init_from!r} does not exist; give a run folder "
+            "or a .safetensors, .npz or .pth file"
+        )
+    whole = config.init_what == "model"
+    if path.is_dir():
+        found = read_run(path)
+        result = fill(
+            fresh, found, only=None if whole else "backbone", origin=str(path)
+        )
+    else:
+        state_dict = weights.read_state_dict(path)
+        result = (
+            method.import_torch(state_dict)
+            if whole
+            else method.import_backbone(fresh, state_dict)
+        )
+    print(f"weights      {config.init_what} from {path}")
+    return result
+
+
+def read_run(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns `params` and `batch_stats` of a run's best checkpoint, as stored."""
+    store = checkpoint.open_run(workdir)
+    try:
+        return store.read_variables(store.best)
+    finally:
+        store.close()
+
+
+def fill(
+    target: dict[str, Any], source: dict[str, Any], *, only: str | None, origin: str
+) -> dict[str, Any]:
+    """Copies weights by name; both sides must agree completely.
+
+    Args:
+        target: variables whose structure and shapes are wanted.
+        source: variables to take from.
+        only: a first path part (`backbone`) to which the copy is restricted; the rest of
+            `target` stays.
+        origin: for messages.
+
+    Raises:
+        errors.InputError: listing all names or shapes that differ.
+    """
+
+    def wanted(tree: dict[str, Any]) -> dict[tuple[str, ...], jax.Array]:
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        named = {tuple(str(k.key) for k in path): leaf for path, leaf in leaves}
+        return {p: leaf for p, leaf in named.items() if only in (None, p[1])}
+
+    ours, theirs = wanted(target), wanted(source)
+    problems = [f"missing there: {'/'.join(p)}" for p in ours if p not in theirs]
+    problems += [f"unknown here: {'/'.join(p)}" for p in theirs if p not in ours]
+    problems += [
+        f"shape of {'/'.join(p)}: {theirs[p].shape} there, {ours[p].shape} here"
+        for p in ours
+        if p in theirs and ours[p].shape != theirs[p].shape
+    ]
+    if problems:
+        raise errors.InputError(
+            f"the weights of {origin} do not fit this network; nothing was loaded: "
+            + "; ".join(problems)
+        )
+
+    def pick(path: Any, leaf: jax.Array) -> jax.Array:
+        return theirs.get(tuple(str(k.key) for k in path), leaf)
+
+    return jax.tree_util.tree_map_with_path(pick, target)
+
+
+def weights_hash(variables: dict[str, Any]) -> str:
+    """Returns 16 hex digits that change with any weight or name."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]

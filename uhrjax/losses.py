@@ -1,0 +1,119 @@
+"""Losses over the pixels of [B, H, W, K] logits, in float32.
+
+A group is what one device held where a published loss was computed per device: number of
+kept pixels and class balance are settled within it, then the groups are averaged.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from uhrjax.errors import InputError
+from uhrjax.ops import select
+
+IGNORE_LABEL = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationLoss:
+    """Cross-entropy, by default of the hardest pixels only (OHEM)."""
+
+    seg_weight: float = 1.0
+    ohem: bool = True  # hard example mining instead of all valid pixels
+    ohem_thresh: float = 0.7  # keep pixels whose true class is at most this probable
+    ohem_min_kept: int = 10000  # but at least so many per group
+    loss_group: int = 2  # images, see above; 0 = the whole batch
+
+    def segmentation(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Returns the weighted loss, a float32 scalar.
+
+        Args:
+            logits: [B, H, W, K].
+            label: [B, H, W] integers, 255 = ignore.
+        """
+        pixel_loss = cross_entropy(logits, label)
+        valid = label != IGNORE_LABEL
+        pixel_loss, valid = (
+            into_groups(x, group=self.loss_group) for x in (pixel_loss, valid)
+        )
+        if self.ohem:
+            valid &= hard_pixels(
+                pixel_loss, threshold=self.ohem_thresh, min_kept=self.ohem_min_kept
+            )
+        return self.seg_weight * jnp.mean(masked_mean(pixel_loss, valid))
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Returns -log softmax of the true class, 0 where ignored; [B, H, W] float32."""
+    logits = logits.astype(jnp.float32)
+    # A masked sum instead of a gather: its gradient is elementwise, too.
+    is_true = label[..., None].astype(jnp.int32) == jnp.arange(logits.shape[-1])
+    true_logit = jnp.sum(jnp.where(is_true, logits, 0.0), axis=-1)
+    loss = jax.nn.logsumexp(logits, axis=-1) - true_logit
+    return jnp.where(label != IGNORE_LABEL, loss, 0.0)
+
+
+def into_groups(x: jax.Array, *, group: int) -> jax.Array:
+    """Regroups [B, H, W] into [B / group, group * H * W]; group 0 means all of B.
+
+    A batch smaller than a group is one group.
+    """
+    batch = x.shape[0]
+    size = min(group or batch, batch)
+    if batch % size:
+        raise InputError(
+            f"a batch of {batch} images cannot be divided into loss groups of {size}; "
+            "use a batch size that is a multiple of loss_group, or loss_group = 0"
+        )
+    return x.reshape(batch // size, -1)
+
+
+def hard_pixels(pixel_loss: jax.Array, *, threshold: float, min_kept: int) -> jax.Array:
+    """Returns which pixels hard example mining keeps (before ignored ones are dropped).
+
+    Keeps a pixel whose true class has at most the probability max(threshold, the
+    min_kept-th smallest probability of its group). An ignored pixel has loss 0, which is
+    probability 1: with fewer than min_kept valid pixels all of them are kept.
+
+    Args:
+        pixel_loss: [G, N] float32 cross-entropies, 0 where ignored.
+        threshold: probability.
+        min_kept: pixels per group.
+
+    Returns:
+        [G, N] bool; no gradient flows through the choice.
+    """
+    probability = jnp.exp(-jax.lax.stop_gradient(pixel_loss))
+    kth = select.kth_smallest(probability, min(pixel_loss.shape[1], max(min_kept, 1)))
+    # The k-th pixel itself is kept: "at most", not "less than".
+    return probability <= jnp.maximum(kth, threshold)[:, None]
+
+
+def edge_loss(edge_logits: jax.Array, boundary: jax.Array, *, group: int) -> jax.Array:
+    """Class-balanced binary cross-entropy of an edge map.
+
+    Within a group a positive pixel weighs the share of negative ones and the reverse; the
+    weighted sum is divided by the number of pixels. Without any edge the loss is 0.
+
+    Args:
+        edge_logits: [B, H, W].
+        boundary: [B, H, W] 0 or 1.
+        group: images per group, 0 = the whole batch.
+
+    Returns:
+        A float32 scalar.
+    """
+    logits = into_groups(edge_logits.astype(jnp.float32), group=group)
+    target = into_groups(boundary.astype(jnp.float32), group=group)
+    positive = jnp.mean(target, axis=1, keepdims=True)
+    weight = target * (1 - positive) + (1 - target) * positive
+    # -log sigmoid of the signed logit, stable at both ends.
+    pixel_loss = jax.nn.softplus(jnp.where(target > 0, -logits, logits))
+    return jnp.mean(weight * pixel_loss)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over the last axis of what the mask holds, 0 where it holds nothing."""
+    total = jnp.sum(jnp.where(mask, values, 0.0), axis=-1)
+    return total / jnp.maximum(jnp.sum(mask, axis=-1, dtype=jnp.float32), 1.0)

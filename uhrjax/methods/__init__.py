@@ -1,0 +1,30 @@
+"""The methods by name."""
+
+import ml_collections
+
+from uhrjax.errors import InputError
+from uhrjax.methods import base, pfnet, semantic_fpn, upernet
+
+METHODS: dict[str, type[base.Method]] = {
+    "pfnet": pfnet.PFNetMethod,
+    "semantic_fpn": semantic_fpn.SemanticFPNMethod,
+    "upernet": upernet.UPerNetMethod,
+}
+
+
+def find(name: str) -> type[base.Method]:
+    """Returns the method class of that name; raises InputError."""
+    if name not in METHODS:
+        raise InputError(
+            f"config.method = {name!r} is unknown; use one of {', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+def build(config: ml_collections.ConfigDict) -> base.Method:
+    """Returns the method that `config.method` names; raises InputError.
+
+    Reads num_classes, tile, mean, std, dtype, remat, model (fields of the module) and
+    loss (fields of the loss rule).
+    """
+    return find(config.method)(config)

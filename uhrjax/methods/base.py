@@ -1,0 +1,285 @@
+"""What a method is: the contract between models and training, evaluation, prediction.
+
+A batch is a dict; B samples, V views of P x P px each:
+
+| key          | shape           | type           | meaning                               |
+| ------------ | --------------- | -------------- | ------------------------------------- |
+| `views`      | [B, V, P, P, 3] | uint8 or float | RGB crops around one centre, smallest |
+|              |                 |                | field of view first; uint8 is         |
+|              |                 |                | normalised here, float is taken as is |
+| `label`      | [B, P, P]       | integer        | of the first view, 255 = ignore       |
+| `position`   | [B, 2]          | int32          | (top, left) of the first view, scene px |
+| `scene_size` | [B, 2]          | int32          | (height, width) of the scene, px      |
+| `scene_id`   | [B]             | str            | stays on the host                     |
+| `overview`   | [B, h, w, 3]    | uint8 or float | optional: the whole scene, small      |
+| `valid`      | [B]             | bool           | optional: False for padding of a last |
+|              |                 |                | batch                                 |
+
+and whatever `Method.targets` adds to the label. Applying a method reads `views` only, its
+loss reads `label` and the method's own targets.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from uhrjax import losses, weights
+from uhrjax.backbones import resnet
+from uhrjax.errors import InputError
+from uhrjax.tiling import view
+
+Batch = Mapping[str, Any]
+Variables = dict[str, Any]
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Fields of a module that the config holds outside of `config.model`.
+_COMMON_FIELDS = ("num_classes", "dtype", "remat", "parent", "name")
+
+
+class Method:
+    """A model with its inputs, its loss and its published weights."""
+
+    module_class: ClassVar[type[nn.Module]]
+    loss_class: ClassVar[type[losses.SegmentationLoss]] = losses.SegmentationLoss
+    torch_names: ClassVar[tuple[tuple[str, str], ...]] = ()
+    views: ClassVar[tuple[view.View, ...]] = (view.View(),)
+    multiple: ClassVar[int] = 1  # image sides must be multiples of it, px
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Builds the module and the loss from a config; raises InputError."""
+        self.num_classes: int = config.num_classes
+        self.tile: int = config.tile
+        self.mean: tuple[float, ...] = tuple(config.mean)
+        self.std: tuple[float, ...] = tuple(config.std)
+        check_choice("config.dtype", config.dtype, _DTYPES)
+        model = checked_fields("config.model", config.model, self.module_class)
+        self.module = self.module_class(
+            num_classes=config.num_classes,
+            dtype=_DTYPES[config.dtype],
+            remat=config.remat,
+            **model,
+        )
+        loss = checked_fields("config.loss", config.loss, self.loss_class)
+        self.loss_rule = self.loss_class(**loss)
+        self.check()
+
+    def check(self) -> None:
+        """Raises InputError for values, or combinations of them, that make no sense."""
+        if not 2 <= self.num_classes <= 255:
+            raise InputError(
+                f"config.num_classes = {self.num_classes}; use 2 to 255 (labels are "
+                "bytes, 255 means ignore)"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputError(
+                f"config.mean = {self.mean}, config.std = {self.std}; use three numbers "
+                "each, for R, G, B of the range 0 to 1, std above 0"
+            )
+        check_backbone(self.module)
+        self._check_loss()
+        self._check_sides("config.tile", (self.tile, self.tile))
+
+    def init(self, key: jax.Array) -> Variables:
+        """Returns random {"params", "batch_stats"}; no forward pass is computed."""
+        return self.module.lazy_init(key, self._example(), train=False)
+
+    def shapes(self) -> Variables:
+        """Returns the tree of `init` with shapes and dtypes instead of arrays."""
+        return jax.eval_shape(
+            lambda key, images: self.module.init(key, images, train=False),
+            jax.random.key(0),
+            self._example(),
+        )
+
+    def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> Variables:
+        """Returns variables filled with published weights of the whole network.
+
+        Args:
+            state_dict: PyTorch name -> array; every one must match, see `weights`.
+        """
+        return weights.from_torch(state_dict, self.shapes(), names=self.torch_names)
+
+    def import_backbone(
+        self, variables: Variables, state_dict: Mapping[str, np.ndarray]
+    ) -> Variables:
+        """Returns `variables` with the backbone of a bare ImageNet classifier.
+
+        Args:
+            variables: of this method; not changed.
+            state_dict: PyTorch name -> array; the classifier `fc` is dropped, all else
+                must match.
+        """
+        features = {
+            name: value
+            for name, value in state_dict.items()
+            if not name.removeprefix("module.").startswith("fc.")
+        }
+        shapes = self.shapes()
+        template = {
+            kind: {"backbone": tree["backbone"]} for kind, tree in shapes.items()
+        }
+        loaded = weights.from_torch(features, template, names=resnet.TORCH_NAMES)
+        return {kind: {**tree, **loaded[kind]} for kind, tree in variables.items()}
+
+    def apply(
+        self,
+        variables: Variables,
+        batch: Batch,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """Runs the model; a pure function of its arguments.
+
+        Args:
+            variables: {"params", "batch_stats"}.
+            batch: of the schema above; only `views` is read.
+            train: use the batch's statistics and dropout.
+            key: for dropout; needed if and only if `train`.
+
+        Returns:
+            A dict with "logits" [B, P, P, K] float32 and what the method adds; with
+            `train` the pair (dict, new batch_stats).
+        """
+        images = self.images(batch)
+        if not train:
+            return self.module.apply(variables, images, train=False)
+        outputs, updates = self.module.apply(
+            variables, images, train=True, rngs={"dropout": key}, mutable="batch_stats"
+        )
+        return outputs, updates["batch_stats"]
+
+    def images(self, batch: Batch) -> jax.Array:
+        """Returns the model's input: the normalised first view, [B, P, P, 3] float32."""
+        views = jnp.asarray(batch["views"])
+        if views.ndim != 5 or views.shape[1] != len(self.views) or views.shape[4] != 3:
+            raise InputError(
+                f"views have the shape {views.shape}; this method takes [batch, "
+                f"{len(self.views)}, height, width, 3]: prepare the data with its views"
+            )
+        self._check_sides("views", views.shape[2:4])
+        return normalise(views[:, 0], mean=self.mean, std=self.std)
+
+    def logits(self, outputs: Mapping[str, Any]) -> jax.Array:
+        """Returns [B, H, W, K] float32 at the label's size."""
+        return outputs["logits"]
+
+    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, jax.Array]:
+        """Returns {"total": scalar, part: scalar, ...}, float32; parts sum to total."""
+        part = self.loss_rule.segmentation(outputs["logits"], batch["label"])
+        return {"total": part, "seg": part}
+
+    def targets(self, label: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns extra training targets of one label crop [P, P] uint8; on the host."""
+        return {}
+
+    def points(self, outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns {kind: [B, N, 2] float32 (y, x) image px} the method looked at."""
+        return {}
+
+    def _example(self) -> jax.ShapeDtypeStruct:
+        side = max(64, self.multiple)  # parameters do not depend on it
+        return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+
+    def _check_loss(self) -> None:
+        rule = self.loss_rule
+        for name in ("ohem_thresh", "seg_weight", "loss_group"):
+            check_range(f"config.loss.{name}", getattr(rule, name), low=0)
+        check_range("config.loss.ohem_min_kept", rule.ohem_min_kept, low=1)
+
+    def _check_sides(self, what: str, sides: tuple[int, ...]) -> None:
+        if any(side < 1 or side % self.multiple for side in sides):
+            nearest = [
+                max(1, -(-side // self.multiple)) * self.multiple for side in sides
+            ]
+            raise InputError(
+                f"{what}: {' x '.join(map(str, sides))} px; {type(self).__name__} takes "
+                f"sides that are multiples of {self.multiple} px: use "
+                f"{' x '.join(map(str, nearest))}"
+            )
+
+
+def normalise(
+    images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    """Scales uint8 images [..., 3] by mean and std (of values 0 to 1); float32.
+
+    Floating point images are taken as normalised already.
+    """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images.astype(jnp.float32)
+    if images.dtype != jnp.uint8:
+        raise InputError(
+            f"views have the type {images.dtype}; use uint8 (0 to 255) or floating point "
+            "(already normalised)"
+        )
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def checked_fields(what: str, given: Mapping[str, Any], target: type) -> dict[str, Any]:
+    """Returns `given` if each is a field of the dataclass `target` and of its type.
+
+    Args:
+        what: where the fields come from, for the message.
+        given: field -> value.
+        target: a dataclass with a default for each field.
+
+    Raises:
+        InputError: naming the wrong field and the known ones.
+    """
+    known = {
+        field.name: field.default
+        for field in dataclasses.fields(target)
+        if field.name not in _COMMON_FIELDS
+    }
+    fields = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(
+                f"{what}.{name} is unknown to {target.__name__}; use any of "
+                f"{', '.join(known)}"
+            )
+        wanted = type(known[name])
+        if isinstance(value, list):
+            value = tuple(value)
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise InputError(
+                f"{what}.{name} = {value!r} is of type {type(value).__name__}; use "
+                f"{wanted.__name__}, for example {known[name]!r}"
+            )
+        fields[name] = value
+    return fields
+
+
+def check_backbone(module: nn.Module) -> None:
+    """Raises InputError unless backbone, stem, dilation and width are known."""
+    depths = [f"resnet{depth}" for depth in resnet.BLOCKS]
+    check_choice("config.model.backbone", module.backbone, depths)
+    check_choice("config.model.stem", module.stem, resnet.STEMS)
+    check_choice("config.model.dilation", module.dilation, resnet.DILATIONS)
+    check_range("config.model.width", module.width, low=1)
+    check_range("config.model.fpn_dim", module.fpn_dim, low=1)
+    if not 0 <= module.dropout < 1:
+        raise InputError(
+            f"config.model.dropout = {module.dropout}; use 0 (none) up to, not including, 1"
+        )
+
+
+def check_choice(what: str, value: Any, known: Any) -> None:
+    """Raises InputError unless `value` is one of the `known` names."""
+    if value not in known:
+        raise InputError(f"{what} = {value!r}; use one of {', '.join(known)}")
+
+
+def check_range(what: str, value: float, *, low: float) -> None:
+    """Raises InputError unless `value` >= `low`."""
+    if value < low:
+        raise InputError(f"{what} = {value}; use {low} or more")

@@ -1,0 +1,197 @@
+"""Confusion counts and what is read off them; boundary F; foreground points.
+
+Counts are int64 on the host and add up over tiles, scenes and processes. Scores are
+float64; a score that is not defined (a class that occurs in neither map) is NaN and is
+left out of means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+IGNORE = 255
+
+
+def confusion(
+    label: np.ndarray, prediction: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts pixels by (true class, predicted class).
+
+    Args:
+        label: any shape, integer; pixels outside [0, num_classes) are not counted.
+        prediction: same shape, integer in [0, num_classes).
+        num_classes: K.
+
+    Returns:
+        [K, K] int64, rows are true classes.
+    """
+    label = label.reshape(-1)
+    counted = label < num_classes
+    flat = label[counted].astype(np.int64) * num_classes
+    flat += prediction.reshape(-1)[counted]
+    counts = np.bincount(flat, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix; per-class arrays are [K] float64 in [0, 1]."""
+
+    iou: np.ndarray  # TP / (TP + FP + FN)
+    f1: np.ndarray  # 2 P R / (P + R)
+    miou: float  # mean over the classes that occur in label or prediction
+    mean_f1: float
+    accuracy: float  # share of counted pixels that are right
+    absent: tuple[int, ...]  # classes in neither map: in no mean
+
+
+def scores(counts: np.ndarray, *, leave_out: tuple[int, ...] = ()) -> Scores:
+    """Reads the scores off a confusion matrix.
+
+    Args:
+        counts: [K, K] int64 from `confusion`.
+        leave_out: classes that the means skip (FarSeg and others skip the background).
+
+    Returns:
+        The scores. A class absent from the label but predicted counts with IoU 0.
+    """
+    right = np.diag(counts).astype(np.float64)
+    true, predicted = counts.sum(1), counts.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        iou = right / (true + predicted - right)
+        precision, recall = right / predicted, right / true
+        f1 = 2 * precision * recall / (precision + recall)  # NaN where P + R = 0
+    kept = np.ones(len(counts), bool)
+    kept[list(leave_out)] = False
+    total = counts.sum()
+    return Scores(
+        iou=iou,
+        f1=f1,
+        miou=_mean(iou[kept]),
+        mean_f1=_mean(f1[kept]),
+        accuracy=float(right.sum() / total) if total else math.nan,
+        absent=tuple(np.flatnonzero((true == 0) & (predicted == 0)).tolist()),
+    )
+
+
+def majority_scores(counts: np.ndarray) -> Scores:
+    """Returns the scores of answering the most frequent true class everywhere."""
+    true = counts.sum(1)
+    majority = np.zeros_like(counts)
+    majority[:, int(true.argmax())] = true
+    return scores(majority)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def tolerance_px(tolerance: float, height: int, width: int) -> float:
+    """Returns a tolerance in px: values below 1 are shares of the diagonal, rounded up."""
+    if tolerance >= 1:
+        return tolerance
+    return math.ceil(tolerance * math.hypot(height, width))
+
+
+def boundary_map(mask: np.ndarray) -> np.ndarray:
+    """Marks pixels that differ from their right, lower or lower-right neighbour.
+
+    The last row is compared to the right only, the last column downwards only.
+
+    Args:
+        mask: [H, W] bool.
+
+    Returns:
+        [H, W] bool, the boundary 1 px wide.
+    """
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    edge = (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1])
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return edge
+
+
+def boundary_counts(
+    label: np.ndarray,
+    prediction: np.ndarray,
+    num_classes: int,
+    radii: tuple[float, ...],
+    core: tuple[slice, slice] = (slice(None), slice(None)),
+) -> np.ndarray:
+    """Counts boundary pixels and those with a partner, per class and radius.
+
+    Counts of windows add up to those of their scene when every window brings a margin of
+    at least the largest radius + 1 px beyond its `core`.
+
+    Args:
+        label: [H, W] integer; pixels of value 255 count as 0 in both maps' masks.
+        prediction: [H, W] integer.
+        num_classes: K.
+        radii: px.
+        core: rows and columns to count.
+
+    Returns:
+        [K, radii, 4] int64: predicted boundary pixels within the radius of a true one, all
+        predicted ones, true ones within the radius of a predicted one, all true ones.
+    """
+    valid = label != IGNORE
+    counts = np.zeros((num_classes, len(radii), 4), np.int64)
+    for k in range(num_classes):
+        true = boundary_map((label == k) & valid)
+        ours = boundary_map((prediction == k) & valid)
+        counts[k, :, 1], counts[k, :, 3] = ours[core].sum(), true[core].sum()
+        if not (true.any() and ours.any()):
+            continue
+        to_true = _distance(true)[core][ours[core]]
+        to_ours = _distance(ours)[core][true[core]]
+        for r, radius in enumerate(radii):
+            # Squared distances are whole numbers: 1e-3 only absorbs the root's rounding.
+            counts[k, r, 0] = (to_true <= radius + 1e-3).sum()
+            counts[k, r, 2] = (to_ours <= radius + 1e-3).sum()
+    return counts
+
+
+def _distance(edge: np.ndarray) -> np.ndarray:
+    """Euclidean distance of every pixel to the nearest True, px, float32."""
+    far = (~edge).astype(np.uint8)
+    return cv2.distanceTransform(far, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def boundary_f(counts: np.ndarray) -> np.ndarray:
+    """Boundary F of one image from its counts (PFNet, Table 3).
+
+    F = 2PR / (P + R); 1 where neither map has a boundary of the class, 0 where one has.
+
+    Args:
+        counts: [..., 4] int64 from `boundary_counts`.
+
+    Returns:
+        [...] float64.
+    """
+    ours_hit, ours, true_hit, true = np.moveaxis(counts.astype(np.float64), -1, 0)
+    precision = ours_hit / np.maximum(ours, 1)
+    recall = true_hit / np.maximum(true, 1)
+    f = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    return np.where((ours == 0) & (true == 0), 1.0, f)
+
+
+def foreground_points(
+    label: np.ndarray, points: np.ndarray, background: int
+) -> tuple[int, int]:
+    """Counts how many chosen points fall on foreground (PFNet, Section 4.2).
+
+    Args:
+        label: [H, W] integer.
+        points: [N, 2] float, (y, x) in px.
+        background: the class that is not foreground; 255 is not foreground either.
+
+    Returns:
+        (points on foreground, all points).
+    """
+    y, x = np.clip(points.astype(np.int64), 0, np.array(label.shape) - 1).T
+    hit = label[y, x]
+    return int(((hit != background) & (hit != IGNORE)).sum()), len(points)

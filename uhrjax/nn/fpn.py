@@ -1,0 +1,102 @@
+"""The two ends of a feature pyramid; what happens between them is a method's own."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from uhrjax.nn import conv, ppm
+from uhrjax.ops import resize
+
+# Names in published networks -> names below `neck` and `head`.
+TORCH_NAMES = (
+    (r"^head\.ppm\.stages\.(\d+)\.1\.", r"neck.ppm.branch_\1.conv."),
+    (r"^head\.ppm\.stages\.(\d+)\.2\.", r"neck.ppm.branch_\1.norm."),
+    (r"^head\.ppm\.bottleneck\.0\.", "neck.ppm.fuse.conv."),
+    (r"^head\.ppm\.bottleneck\.1\.", "neck.ppm.fuse.norm."),
+    (r"^head\.fpn_in\.(\d)\.0\.", r"neck.lateral_\1.conv."),
+    (r"^head\.fpn_in\.(\d)\.1\.", r"neck.lateral_\1.norm."),
+    (r"^head\.fpn_out\.(\d)\.0\.0\.", r"head.smooth_\1.conv."),
+    (r"^head\.fpn_out\.(\d)\.0\.1\.", r"head.smooth_\1.norm."),
+    (r"^head\.conv_last\.0\.0\.", "head.fuse.conv."),
+    (r"^head\.conv_last\.0\.1\.", "head.fuse.norm."),
+    (r"^head\.conv_last\.1\.", "head.classify."),
+)
+
+
+class PyramidInput(nn.Module):
+    """Brings backbone maps to one number of channels."""
+
+    features: int = 256
+    ppm: bool = True  # pyramid pooling on the coarsest map instead of a plain lateral
+    dropout: float = 0.1  # of the pyramid pooling
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: list[jax.Array], *, train: bool) -> list[jax.Array]:
+        """Maps C2 .. C5 [B, h, w, C], finest first, to the same with `features`."""
+        *finer, coarsest = maps
+        plain = finer if self.ppm else maps
+        laterals = [
+            conv.ConvNorm(
+                features=self.features,
+                bias=True,
+                dtype=self.dtype,
+                name=f"lateral_{index}",
+            )(x, train=train)
+            for index, x in enumerate(plain)
+        ]
+        if self.ppm:
+            context = ppm.PyramidPooling(
+                features=self.features,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name="ppm",
+            )
+            laterals.append(context(coarsest, train=train))
+        return laterals
+
+
+class PyramidOutput(nn.Module):
+    """Classifies at the finest level from all levels together."""
+
+    num_classes: int
+    features: int = 256
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: list[jax.Array], *, train: bool) -> jax.Array:
+        """Returns logits at the finest level.
+
+        Args:
+            maps: finest first, [B, h, w, C] each.
+            train: use and update the statistics of the batch.
+
+        Returns:
+            [B, h, w, num_classes] float32 at the size of the first map.
+        """
+        size = maps[0].shape[1:3]
+        smooth = [
+            conv.ConvNorm(
+                features=self.features, kernel=3, dtype=self.dtype, name=f"smooth_{i}"
+            )(x, train=train)
+            for i, x in enumerate(maps[:-1])
+        ]
+        joined = [
+            resize.bilinear(x, size, align_corners=True) for x in (*smooth, maps[-1])
+        ]
+        x = conv.ConvNorm(
+            features=self.features, kernel=3, dtype=self.dtype, name="fuse"
+        )(jnp.concatenate(joined, axis=-1), train=train)
+        # The last layer stays in float32: its result goes into a softmax.
+        return conv.Conv(features=self.num_classes, bias=True, name="classify")(x)
+
+
+def add_top_down(maps: list[jax.Array]) -> list[jax.Array]:
+    """Adds every coarser map, upsampled, to the next finer one; finest first."""
+    *finer, coarsest = maps
+    summed = [coarsest]
+    for x in reversed(finer):
+        x += resize.bilinear(summed[0], x.shape[1:3], align_corners=True)
+        summed.insert(0, x)
+    return summed

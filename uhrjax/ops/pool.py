@@ -1,0 +1,122 @@
+"""Pooling over windows that depend only on the input's and the output's size."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def adaptive_windows(n: int, m: int) -> list[tuple[int, int]]:
+    """Returns m half-open windows over n samples: floor(i n / m) to ceil((i + 1) n / m).
+
+    They overlap where m does not divide n, and repeat samples where n < m.
+    """
+    return [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+
+
+def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Averages over size[0] x size[1] windows.
+
+    Args:
+        x: [B, H, W, C] floating point.
+        size: (rows, columns) of the result.
+
+    Returns:
+        [B, size[0], size[1], C], dtype of x; accumulated in float32 or wider.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rows, columns = (
+        jnp.asarray(_averaging_matrix(n, m), wide)
+        for n, m in zip(x.shape[1:3], size, strict=True)
+    )
+    highest = jax.lax.Precision.HIGHEST
+    pooled = jnp.einsum("ih,bhwc->biwc", rows, x.astype(wide), precision=highest)
+    pooled = jnp.einsum("jw,biwc->bijc", columns, pooled, precision=highest)
+    return pooled.astype(x.dtype)
+
+
+def adaptive_max_index(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns where the maximum of every window lies.
+
+    Only positions: read the values back with a gather, so that the gradient is that of
+    the gather and needs no select-and-scatter.
+
+    Args:
+        x: [B, H, W].
+        size: (rows, columns) of the result.
+
+    Returns:
+        [B, size[0], size[1]] int32, flat positions into H * W; among equal values the
+        first in row-major order. Windows overlap, so positions may repeat.
+    """
+    _, height, width = x.shape
+    rows, row_used = _window_table(height, size[0])  # [P, k]
+    columns, column_used = _window_table(width, size[1])
+    flat = rows[:, None, :, None] * width + columns[None, :, None, :]  # [P, Q, k, l]
+    used = row_used[:, None, :, None] & column_used[None, :, None, :]
+    flat, used = (a.reshape(*size, -1) for a in (flat, used))
+    values = jnp.take(x.reshape(x.shape[0], -1), flat, axis=1)  # [B, P, Q, k * l]
+    best = jnp.argmax(jnp.where(used, values, -jnp.inf), axis=-1)  # [B, P, Q]
+    table = jnp.asarray(flat, jnp.int32)[None]
+    return jnp.take_along_axis(table, best[..., None], axis=-1)[..., 0]
+
+
+def _averaging_matrix(n: int, m: int) -> np.ndarray:
+    matrix = np.zeros((m, n), np.float32)
+    for i, (start, stop) in enumerate(adaptive_windows(n, m)):
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def _window_table(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [m, longest window] and which of them belong to the window."""
+    windows = adaptive_windows(n, m)
+    longest = max(stop - start for start, stop in windows)
+    starts, stops = (np.array(side)[:, None] for side in zip(*windows, strict=True))
+    index = starts + np.arange(longest)
+    return np.minimum(index, n - 1).astype(np.int32), index < stops
+
+
+@jax.custom_vjp
+def max_3x3_stride_2(x: jax.Array) -> jax.Array:
+    """3x3 max pooling with stride 2 and padding 1, [B, H, W, C] -> half the size, up.
+
+    The gradient goes to the first maximum of a window in row-major order. It is written
+    as nine masked sums: XLA's select-and-scatter takes tens of times the forward pass.
+    """
+    return jax.lax.reduce_window(
+        x,
+        np.array(-np.inf, x.dtype),
+        jax.lax.max,
+        window_dimensions=(1, 3, 3, 1),
+        window_strides=(1, 2, 2, 1),
+        padding=((0, 0), (1, 1), (1, 1), (0, 0)),
+    )
+
+
+def _max_forward(x):
+    pooled = max_3x3_stride_2(x)
+    return pooled, (x, pooled)
+
+
+def _max_backward(residuals, gradient):
+    x, pooled = residuals
+    _, rows, columns, _ = pooled.shape
+    tall, wide = 2 * rows + 1, 2 * columns + 1  # padded by 1 before, 0 to 1 after
+    after = (tall - 1 - x.shape[1], wide - 1 - x.shape[2])
+    border = ((0, 0), (1, after[0]), (1, after[1]), (0, 0))
+    padded = jnp.pad(x, border, constant_values=-jnp.inf)
+    taken = jnp.zeros(pooled.shape, bool)
+    total = jnp.zeros(padded.shape, gradient.dtype)
+    for dy, dx in itertools.product(range(3), range(3)):
+        shifted = padded[:, dy : dy + tall - 2 : 2, dx : dx + wide - 2 : 2]
+        chosen = (shifted == pooled) & ~taken
+        taken |= chosen
+        spread = ((0, 0, 0), (dy, 2 - dy, 1), (dx, 2 - dx, 1), (0, 0, 0))
+        part = jnp.where(chosen, gradient, 0)
+        total += jax.lax.pad(part, np.array(0, gradient.dtype), spread)
+    return (total[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]],)
+
+
+max_3x3_stride_2.defvjp(_max_forward, _max_backward)

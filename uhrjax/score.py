@@ -1,0 +1,184 @@
+"""The end of a run: its best checkpoint scored, masks, pictures, report.json, a table."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+import uhrjax
+from uhrjax import checkpoint, initialize, mask, metrics, panel, report
+from uhrjax import config as config_lib
+from uhrjax.data import dataset, scenes
+from uhrjax.evaluate import Evaluation, Evaluator
+from uhrjax.inference import ScenePrediction
+from uhrjax.methods import base
+
+
+def evaluate_with_bar(
+    evaluator: Evaluator, variables: Any, split: str, on_scene: Any = None
+) -> Evaluation:
+    """Scores a split with a progress bar over its windows."""
+    with tqdm(
+        unit="window", desc=f"evaluate {split}", file=sys.stdout, leave=False,
+        mininterval=0.5, dynamic_ncols=True,
+    ) as bar:  # fmt: skip
+
+        def on_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        extra = {} if on_scene is None else {"on_scene": on_scene}
+        return evaluator(variables, split, on_progress=on_progress, **extra)
+
+
+def score_run(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    data: dataset.Dataset,
+    workdir: pathlib.Path,
+    evaluator: Evaluator,
+) -> dict[str, Any]:
+    """Scores the best checkpoint of a run on `config.data.split` and reports it.
+
+    Writes `report.json`, `masks/` and `panels/` into `workdir` and prints the scores,
+    beside those of always answering the majority class and, if the config asks, of the
+    untrained network.
+
+    Returns:
+        What `report.json` holds.
+    """
+    split = config.data.split
+    store = checkpoint.open_run(workdir)
+    step = store.best
+    variables = initialize.fill(
+        jax.eval_shape(lambda: method.init(jax.random.key(0))),
+        store.read_variables(step),
+        only=None,
+        origin=str(store.path(step)),
+    )
+    store.close()
+    found = evaluate_with_bar(
+        evaluator, variables, split, _write_scenes(config, data, workdir)
+    )
+    lines = {"trained": report.sentence(found.summary(config))}
+    others = {"majority class": _majority(found.counts)}
+    if config.eval.at_start:
+        untrained = evaluate_with_bar(
+            evaluator, method.init(jax.random.key(config.seed)), split
+        )
+        others["untrained"] = untrained.summary(config)
+    lines.update({name: report.sentence(scores) for name, scores in others.items()})
+    summary = found.summary(config)
+    result = {
+        "version": uhrjax.__version__,
+        "method": config.method,
+        "data": data.info.name,
+        "split": split,
+        "split_hash": data.info.split_hash,
+        "protocol": config.eval.protocol,
+        "step": step,
+        "weights_hash": initialize.weights_hash(variables),
+        "checkpoint": str(store.path(step)),
+        "scores": summary,
+        "classes": _by_class(found, data.info.classes),
+        "baselines": others,
+        "confusion": found.counts,
+        "device": report.device_name(),
+        "jax": jax.__version__,
+        "seconds_per_megapixel": found.seconds / max(found.pixels / 1e6, 1e-9),
+        "host_peak_mb": report.host_peak_mb(),
+        "device_peak_mb": report.device_peak_mb(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": config_lib.to_json(config),
+    }
+    report.write_json(workdir / "report.json", result)
+    lines.update(_extra_lines(summary, found, data, result, workdir))
+    print(f"\n{config.method} on {data.info.name}, split {split}, step {step}")
+    report.print_scores(found.counts, data.info.classes, lines)
+    return result
+
+
+def _write_scenes(
+    config: ml_collections.ConfigDict, data: dataset.Dataset, workdir: pathlib.Path
+) -> Callable[[scenes.SceneReader, ScenePrediction], None]:
+    """Returns what is done with every finished scene: its mask, and a few pictures."""
+    masks, panels = workdir / "masks", workdir / "panels"
+    masks.mkdir(exist_ok=True)
+    panels.mkdir(exist_ok=True)
+
+    def write(reader: scenes.SceneReader, scene: ScenePrediction) -> None:
+        info = reader.scenes[scene.index]
+        if config.eval.masks:
+            mask.write_mask(
+                masks, scene.labels, info, data.info.colours, data.info.classes
+            )
+        if scene.index < config.eval.panels:
+            picture = panel.draw_panel(reader, scene, data.info)
+            name = f"{info.id.replace('/', '_')}.png"
+            panel.write_png(str(panels / name), picture)
+
+    return write
+
+
+def _majority(counts: np.ndarray) -> dict[str, float]:
+    found = metrics.majority_scores(counts)
+    return {
+        "miou": found.miou, "mean_f1": found.mean_f1, "accuracy": found.accuracy,
+    }  # fmt: skip
+
+
+def _by_class(found: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns per class: IoU, F1, boundary F, and how many pixels were true."""
+    scores = metrics.scores(found.counts)
+    return {
+        name: {
+            "iou": scores.iou[k],
+            "f1": scores.f1[k],
+            "boundary_f": found.boundary[k] / max(found.images, 1),
+            "pixels": found.counts[k].sum(),
+        }
+        for k, name in enumerate(classes)
+    }
+
+
+def _extra_lines(
+    summary: dict[str, Any],
+    found: Evaluation,
+    data: dataset.Dataset,
+    result: dict[str, Any],
+    workdir: pathlib.Path,
+) -> dict[str, str]:
+    """Returns what is printed below the table, title -> text."""
+    boundary = [
+        f"{name.removeprefix('boundary_f_')} px {report.percent(value)}"
+        for name, value in summary.items()
+        if name.startswith("boundary_f_")
+    ]
+    points = [
+        f"{name.removeprefix('foreground_point_ratio_')} {report.percent(value)}"
+        for name, value in summary.items()
+        if name.startswith("foreground_point_ratio_")
+    ]
+    lines = {"boundary F": ", ".join(boundary)} if boundary else {}
+    lines["foreground pixels"] = report.percent(summary["foreground_pixel_ratio"])
+    if points:
+        lines["points on foreground"] = ", ".join(points)
+    absent = metrics.scores(found.counts).absent
+    if absent:
+        names = ", ".join(data.info.classes[k] for k in absent)
+        lines["in no map, in no mean"] = names
+    lines["speed"] = f"{summary['megapixels_per_s']:.2f} megapixels/s"
+    lines["peak host memory"] = f"{result['host_peak_mb']:.0f} MB"
+    lines["report"] = str(workdir / "report.json")
+    lines["checkpoint"] = result["checkpoint"]
+    lines["pictures"] = str(workdir / "panels")
+    lines["masks"] = str(workdir / "masks")
+    return lines

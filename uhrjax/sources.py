@@ -1,0 +1,71 @@
+"""The data set a config names: prepared on the fly where nothing must be downloaded."""
+
+from __future__ import annotations
+
+import pathlib
+
+import ml_collections
+
+from uhrjax import errors, methods
+from uhrjax.data import dataset, prepared
+
+
+def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
+    """Opens the data set of a config and settles what depends on it.
+
+    `synthetic/...` and `folder` are prepared if they are not yet; others are looked up.
+    `config.num_classes` 0 becomes the number of classes of the data.
+
+    Raises:
+        FileNotFoundError: not prepared, with the command that prepares it.
+        errors.InputError: the config and the data disagree.
+    """
+    data_dir = pathlib.Path(
+        config.data.root or prepared.default_data_dir()
+    ).expanduser()
+    scales = tuple(view.scale for view in methods.find(config.method).views)
+    patches = config.data.layout == "patches"
+    name = config.data.name
+    if name == "folder" and not config.data.dir:
+        raise errors.InputError(
+            "which folder? set --config.data.dir=PATH, the folder of your images and "
+            "masks (see README.md, 'Your own images')"
+        )
+    if name == "folder" or name.startswith("synthetic/"):
+        from data_builders import prepare  # only here: training needs no builder
+
+        name = prepare.prepare(
+            name,
+            data_dir=data_dir,
+            configs=("scenes", "patches") if patches else ("scenes",),
+            tile=config.tile,
+            stride=config.stride,
+            views=scales,
+            **_folder_options(config),
+        ).name
+    data = dataset.open_dataset(
+        data_dir, name, tile=config.tile, stride=config.stride, scales=scales,
+        patches=patches,
+    )  # fmt: skip
+    for split in {config.data.train_split, config.data.val_split, config.data.split}:
+        data.check_split(split)
+    classes = len(data.info.classes)
+    if config.num_classes == 0:
+        with config.unlocked():
+            config.num_classes = classes
+    if config.num_classes != classes:
+        raise errors.InputError(
+            f"config.num_classes={config.num_classes}, but {name} has {classes} classes "
+            f"({', '.join(data.info.classes)}); set it to {classes} or to 0"
+        )
+    return data
+
+
+def _folder_options(config: ml_collections.ConfigDict) -> dict[str, object]:
+    if config.data.name != "folder":
+        return {}
+    return {
+        "dir": config.data.dir,
+        "classes": config.data.classes or None,
+        "val": config.data.val_fraction,
+    }

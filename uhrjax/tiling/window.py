@@ -1,0 +1,87 @@
+"""Windows of a scene: how they are planned and how pixels are cut with them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Window(NamedTuple):
+    """A half-open rectangle in scene pixels; it may reach beyond the scene."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def plan_starts(length: int, *, tile: int, stride: int) -> list[int]:
+    """Returns tile starts that cover [0, length); the last tile is shifted inward.
+
+    A length of at most one tile gives [0]: that tile may reach beyond the end.
+    """
+    if length < 1:
+        raise ValueError(f"a side of {length} px cannot be tiled; it must be >= 1")
+    if not 0 < stride <= tile:
+        raise ValueError(
+            f"stride {stride} leaves gaps between tiles of {tile} px; "
+            f"use 1 <= stride <= {tile} (stride = tile - overlap)"
+        )
+    last = max(length - tile, 0)
+    return [*range(0, last, stride), last]
+
+
+def plan_windows(height: int, width: int, *, tile: int, stride: int) -> list[Window]:
+    """Returns the [tile, tile] windows that cover a scene, row by row."""
+    tops = plan_starts(height, tile=tile, stride=stride)
+    lefts = plan_starts(width, tile=tile, stride=stride)
+    return [Window(top, left, tile, tile) for top in tops for left in lefts]
+
+
+def cut(array: np.ndarray, window: Window, *, fill: int | float) -> np.ndarray:
+    """Cuts a window out of an array; `fill` stands beyond the border.
+
+    Args:
+        array: [H, W, ...], a whole scene.
+        window: any window, also one that misses the scene.
+        fill: value of the pixels that the scene does not have.
+
+    Returns:
+        [window.height, window.width, ...] of the array's dtype: a view of the array
+        where the window lies inside, a new array otherwise.
+    """
+    inside = intersect(window, height=array.shape[0], width=array.shape[1])
+    rows = slice(inside.top, inside.top + inside.height)
+    columns = slice(inside.left, inside.left + inside.width)
+    return paste(array[rows, columns], inside, window, fill=fill)
+
+
+def intersect(window: Window, *, height: int, width: int) -> Window:
+    """Returns the part of a window inside a scene; of size 0 where they do not meet."""
+    top, left = min(max(window.top, 0), height), min(max(window.left, 0), width)
+    bottom = min(max(window.top + window.height, top), height)
+    right = min(max(window.left + window.width, left), width)
+    return Window(top, left, bottom - top, right - left)
+
+
+def paste(
+    pixels: np.ndarray, inside: Window, window: Window, *, fill: int | float
+) -> np.ndarray:
+    """Extends the pixels of `inside` to the whole `window`, with `fill` around them.
+
+    Args:
+        pixels: [inside.height, inside.width, ...].
+        inside: a part of `window`, in the same coordinates.
+        window: the window wanted.
+        fill: value of the pixels that are not given.
+
+    Returns:
+        [window.height, window.width, ...]; `pixels` itself when nothing is missing.
+    """
+    if inside == window:
+        return pixels
+    shape = (window.height, window.width, *pixels.shape[2:])
+    full = np.full(shape, fill, dtype=pixels.dtype)
+    top, left = inside.top - window.top, inside.left - window.left
+    if inside.height and inside.width:
+        full[top : top + inside.height, left : left + inside.width] = pixels
+    return full
