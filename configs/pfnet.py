@@ -1,7 +1,8 @@
 """PFNet / PointFlow (CVPR 2021). Sources: the paper and, where marked, its code.
 
 Variants: `isaid` (default), `synthetic` (procedural scenes, minutes on a CPU),
-`synthetic,landcover`, `folder` (your own images and masks), each with `smoke`.
+`synthetic,landcover`, `folder` (your own images and masks), `folder,small` (the same
+on a CPU); `smoke` with any of them.
 """
 
 import ml_collections
@@ -12,7 +13,7 @@ from configs import base
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the recipe of a variant."""
     words = base.words(variant, *base.PFNET_WORDS)
-    config = base.get_config()
+    config = base.defaults()
     config.method = "pfnet"
 
     model = config.model

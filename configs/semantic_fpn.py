@@ -1,6 +1,7 @@
 """SemanticFPN as PFNet's tables have it: no pyramid pooling (Table 2: 61.3).
 
-Variants: `isaid` (default), `synthetic`, `synthetic,landcover`, `folder`, with `smoke`.
+Variants: `isaid` (default), `synthetic`, `synthetic,landcover`, `folder`,
+`folder,small`; `smoke` with any of them.
 """
 
 import ml_collections
@@ -11,7 +12,7 @@ from configs import base
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the recipe of a variant."""
     words = base.words(variant, *base.PFNET_WORDS)
-    config = base.get_config()
+    config = base.defaults()
     config.method = "semantic_fpn"
 
     model = config.model

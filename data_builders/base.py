@@ -71,8 +71,8 @@ class FilePixels(Pixels):
         coloured = raw.ndim == 3 and (raw != raw[..., :1]).any()
         if coloured and not scene.table.codes:
             raise errors.InputError(
-                f"{scene.label_path}: a mask of RGB colours, but the class table has no "
-                'colours; name them, e.g. --classes="ground=#000000,roof=#ff0000"'
+                f"{scene.label_path}: a mask of RGB colours, but the class table has "
+                'no colours; name them, e.g. --classes="ground=#000000,roof=#ff0000"'
             )
         decoded, unknown = scene.table.decode(raw)
         self._unknown += [
@@ -134,7 +134,8 @@ def file_scene(
     if (image.height, image.width) != (mask.height, mask.width):
         raise errors.InputError(
             f"{label_path}: the mask is {mask.height}x{mask.width} px (height x "
-            f"width), its image {image_path.name} {image.height}x{image.width}; they must agree"
+            f"width), its image {image_path.name} {image.height}x{image.width}; they "
+            "must agree"
         )
     return FileScene(
         id=scene_id,

@@ -49,7 +49,7 @@ SplitSpec = float | str | Sequence[str] | None
 
 
 class Folder(base.Builder):
-    """`folder/<name of the folder>-<fingerprint>`; a changed folder is prepared anew."""
+    """`folder/<its name>-<fingerprint>`: a changed folder is prepared anew."""
 
     name = "folder"
     about = "your own images and label masks"
@@ -91,7 +91,7 @@ class Folder(base.Builder):
         parser.add_argument("--classes", help='"background,building" or a .toml/.json')
         for split in SPLITS:
             parser.add_argument(f"--{split}", help=f"{split}: ids, file, or fraction")
-        parser.add_argument("--seed", type=int, default=0, help="of split fractions")
+        parser.add_argument("--seed", type=int, help="of split fractions")
 
     def scenes(self) -> dict[str, list[base.RawScene]]:
         return base.open_pairs(self._pairs, self.table, self._problems)

@@ -8,12 +8,13 @@ data set appears complete or not at all; one that is there is left alone.
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from data_builders import base, encode, folder, generate, isaid, record, synthetic
 from uhrjax import errors
@@ -24,6 +25,16 @@ BUILDERS: dict[str, type[base.Builder]] = {
     for builder in (synthetic.Synthetic, folder.Folder, isaid.Isaid)
 }
 LAYOUTS = ("scenes", "patches")
+DEFAULTS = {  # of the command line
+    "name": None,
+    "data_dir": None,
+    "configs": LAYOUTS,
+    "tile": None,
+    "stride": None,
+    "views": (1,),
+    "workers": None,
+    "overwrite": False,
+}
 
 
 def prepare(
@@ -127,17 +138,23 @@ def make_builder(name: str, options: dict[str, Any]) -> base.Builder:
     given = {key: value for key, value in options.items() if value is not None}
     if subset and kind == "synthetic":
         given["subset"] = subset
-    try:
-        return BUILDERS[kind](**given)
-    except TypeError as error:
-        raise errors.InputError(f"data set {kind!r}: {error}") from error
+    allowed = inspect.signature(BUILDERS[kind]).parameters
+    if unknown := given.keys() - allowed:
+        raise errors.InputError(
+            f"data set {kind!r} has no option {', '.join(sorted(unknown))}; it has: "
+            f"{', '.join(allowed)}"
+        )
+    return BUILDERS[kind](**given)
 
 
 def _check_grid(
     builder: base.Builder, tile: int | None, stride: int | None, views: Sequence[int]
 ) -> encode.PatchGrid:
-    stride = stride or (builder.default_stride if tile is None else max(tile // 2, 1))
-    tile = tile or builder.default_tile
+    if stride is None:
+        stride = builder.default_stride if tile is None else max(tile // 2, 1)
+    tile = builder.default_tile if tile is None else tile
+    if tile < 1:
+        raise errors.InputError(f"patches of {tile} px; use --tile >= 1")
     if not 0 < stride <= tile:
         raise errors.InputError(
             f"patches of {tile} px at a stride of {stride} px leave gaps; use "
@@ -178,7 +195,7 @@ def _targets(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    args = vars(_parser().parse_args(argv))
+    args = DEFAULTS | vars(_parser().parse_args(argv))
     name = args.pop("name")
     args["data_dir"] = args["data_dir"] or prepared.default_data_dir()
     try:
@@ -187,8 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _prepare_and_report(name, args)
     except (errors.InputError, OSError) as error:
-        text = error.strerror if getattr(error, "strerror", None) else str(error)
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
@@ -196,20 +212,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _sentence(error: Exception) -> str:
+    """Returns the message of an error without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return place + error.strerror
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was wrong in one line, not after a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # Flags may stand before and after NAME: what is not given is filled in later.
+    style = {"allow_abbrev": False, "argument_default": argparse.SUPPRESS}
+    common = _Parser(add_help=False, **style)
     common.add_argument("--data_dir", help="default: TFDS_DATA_DIR or TFDS' own")
-    common.add_argument(
-        "--configs", type=_words, default=LAYOUTS, help="scenes,patches"
-    )
+    common.add_argument("--configs", type=words, help="scenes,patches (default: both)")
     common.add_argument("--tile", type=int, help="side of the patches, px")
     common.add_argument("--stride", type=int, help="of the patches, px")
-    common.add_argument("--views", type=_integers, default=(1,), help="scales: 1,2,4")
+    common.add_argument("--views", type=scales, help="of a patch: 1,2,4 (default: 1)")
     common.add_argument("--workers", type=int, help="processes; default: all cores")
     common.add_argument("--overwrite", action="store_true", help="prepare again")
-    parser = argparse.ArgumentParser(
-        prog="python -m data_builders.prepare", parents=[common], allow_abbrev=False
-    )
+    parser = _Parser(prog="python -m data_builders.prepare", parents=[common], **style)
     names = parser.add_subparsers(dest="name", metavar="NAME")
     for name, builder in BUILDERS.items():
         own = names.add_parser(
@@ -218,18 +247,20 @@ def _parser() -> argparse.ArgumentParser:
             help=builder.about,
             description=sys.modules[builder.__module__].__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            **style,
         )
         builder.add_arguments(own)
     return parser
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Reads a list of words from the command line: a,b."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in _words(text))
+def scales(text: str) -> tuple[int, ...]:
+    """Reads the scales of views from the command line: 1,2,4."""
+    return tuple(int(word) for word in words(text))
 
 
 def _prepare_and_report(name: str, args: dict[str, Any]) -> None:
@@ -298,7 +329,7 @@ def describe_all(data_dir: str | os.PathLike) -> str:
         if builder.page:
             lines.append(f"  page:     {builder.page} ({builder.licence})")
         found = sorted((root / name).glob("**/metadata.json"))
-        found = [file.parent for file in found if prepared.is_prepared(file.parent)]
+        found = [file.parent for file in found if file.parent.name == prepared.VERSION]
         for directory in found:
             info = prepared.read_info(directory)
             scenes = ", ".join(f"{s} {len(v)}" for s, v in info.scenes.items())

@@ -81,8 +81,8 @@ def read_header(path: pathlib.Path, *, mask: bool) -> Header:
     if os.path.getsize(path) == 0:
         raise errors.InputError(f"{path}: the file is empty (0 bytes)")
     with open(path, "rb") as file:
-        magic = file.read(4)
-    if magic in TIFF_MAGIC:
+        magic = file.read(25)
+    if magic[:4] in TIFF_MAGIC:
         return _tiff_header(path, mask=mask)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
@@ -91,8 +91,10 @@ def read_header(path: pathlib.Path, *, mask: bool) -> Header:
         raise errors.InputError(
             f"{path}: not a readable PNG, JPEG or TIFF image ({_reason(error)})"
         ) from error
-    if not mask and mode.startswith(("I", "F")):
-        raise errors.InputError(_depth_message(path, "more than 8 bit per sample"))
+    # Pillow would cut 16 bit colours down to 8 without a word.
+    deep = magic.startswith(b"\x89PNG") and magic[24] > 8
+    if deep and not (mask and mode.startswith("I")):
+        raise errors.InputError(_depth_message(path, f"{magic[24]} bit per sample"))
     return Header(height, width)
 
 
@@ -148,6 +150,11 @@ def _tiff_header(path: pathlib.Path, *, mask: bool) -> Header:
             raise errors.InputError(
                 f"{path}: {dataset.count} bands; allowed are 1 (grey) and 3 (RGB), "
                 "with or without alpha: choose, e.g. gdal_translate -b 3 -b 2 -b 1"
+            )
+        if not mask and "palette" in {kind.name for kind in dataset.colorinterp}:
+            raise errors.InputError(
+                f"{path}: a TIFF with a palette; expand it to colours: "
+                "gdal_translate -expand rgb"
             )
         moved = not dataset.transform.is_identity
         transform = tuple(dataset.transform)[:6] if moved else None

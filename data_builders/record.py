@@ -135,17 +135,26 @@ def replacing(final: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         shutil.rmtree(filling, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            holder.rmdir()  # where nothing came of it
+        _remove_empty(holder)
 
 
 @contextlib.contextmanager
 def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
     """Lets one process at a time prepare into a folder; others wait here."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    lock = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")  # noqa: SIM115, it outlives this loop
         fcntl.flock(file, fcntl.LOCK_EX)
+        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            break
+        file.close()  # the one who held it took it away with the empty folder
+    try:
         yield
+    finally:
+        lock.unlink()
+        file.close()
+        _remove_empty(folder)
 
 
 @contextlib.contextmanager
@@ -162,6 +171,12 @@ def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
             raise _full(folder) from error
         first = str(error).splitlines()[0]
         raise OSError(errno.EIO, f"writing to {folder} failed: {first}") from error
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+    """Removes the folder if nothing came of it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _need_space(folder: pathlib.Path, wanted: int) -> None:

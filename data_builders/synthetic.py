@@ -61,7 +61,7 @@ class Synthetic(base.Builder):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--subset", default=DEFAULT, help="|".join(SUBSETS))
+        parser.add_argument("--subset", help="|".join(SUBSETS))
 
     def scenes(self) -> dict[str, list[base.RawScene]]:
         side = procedural.SCENE_SIZE[self._size]

@@ -68,7 +68,9 @@ def test_boundary_counts_of_windows_with_a_margin_add_up_to_the_scene():
                 slice(top - y, top - y + side),
                 slice(left - x, left - x + side),
             )
-            total += metrics.boundary_counts(label[around], ours[around], 2, radii, core)
+            total += metrics.boundary_counts(
+                label[around], ours[around], 2, radii, core
+            )
     np.testing.assert_array_equal(total, whole)
 
 

@@ -1,7 +1,7 @@
 """Targets of an edge map, drawn from a label map.
 
-`boundary_target` is exact and runs on the host, where OpenCV is; `boundary_on_device` is
-its approximation for labels that reach the loss without a target.
+`boundary_target` is exact and runs on the host, where OpenCV is; `boundary_on_device`
+is its approximation for labels that reach the loss without a target.
 """
 
 import cv2
@@ -49,7 +49,7 @@ def boundary_on_device(
     """Approximates `boundary_target` by distance.
 
     An outline pixel is a foreground pixel with another value among its eight neighbours
-    (beyond the image lies background); everything within half the thickness of one is 1.
+    (beyond the image lies background); all within half the thickness of one is 1.
 
     Args:
         label: [B, H, W] integers.

@@ -63,7 +63,7 @@ class CheckpointStore:
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest validation mIoU; the latest if none."""
+        """Step of the highest validation mIoU; the latest where none has a score."""
         best = self._manager.best_step()
         return self.latest if best is None else best
 
@@ -128,7 +128,7 @@ class CheckpointStore:
         return state.replace(step=step_array, **{n: found[n] for n in items})
 
     def read_variables(self, step: int) -> dict[str, Any]:
-        """Returns `params` and `batch_stats` of a step as stored, on the first device."""
+        """Returns `params` and `batch_stats` of a step as they are stored."""
         folder, found = self.path(step), {}
         with _plain_read_errors(folder):
             for name in ("params", "batch_stats"):
@@ -153,9 +153,9 @@ class CheckpointStore:
         free = shutil.disk_usage(self._dir).free
         if free < 1.1 * need:
             raise OSError(
-                f"no room for a checkpoint in {self._dir}: it takes {need / 1e6:.0f} MB, "
-                f"{free / 1e6:.0f} MB are free; the last complete one is step "
-                f"{self.latest}; make room and run the same command to go on from there"
+                f"no room for a checkpoint in {self._dir}: it takes {need / 1e6:.0f} "
+                f"MB, {free / 1e6:.0f} MB are free; the last complete one is step "
+                f"{self.latest}; make room and run the same command to go on from it"
             )
 
 
@@ -175,9 +175,9 @@ class _plain_disk_errors:
         signs = ("No space left", "RESOURCE_EXHAUSTED", "File too large", "Disk quota")
         if isinstance(error, OSError) or any(sign in text for sign in signs):
             raise OSError(
-                f"could not write a checkpoint to {self._where}: {text[:300]}; the last "
-                "complete one is untouched: make room (or pick another --workdir) and "
-                "run the same command to go on from it"
+                f"could not write a checkpoint to {self._where}: {text[:300]}; the "
+                "last complete one is untouched: make room (or pick another --workdir) "
+                "and run the same command to go on from it"
             ) from error
 
 
@@ -210,13 +210,13 @@ def open_run(workdir: str | pathlib.Path) -> CheckpointStore:
     path = pathlib.Path(workdir)
     if not (path / "checkpoints").is_dir():
         raise FileNotFoundError(
-            f"{path} holds no run: no folder 'checkpoints' in it; give the --workdir of "
-            "a training run"
+            f"{path} holds no run: no folder 'checkpoints' in it; give the --workdir "
+            "of a training run"
         )
     store = CheckpointStore(path)
     if store.latest is None:
         raise FileNotFoundError(
-            f"{path} holds no complete checkpoint yet; train first, or look for another "
-            "run"
+            f"{path} holds no complete checkpoint yet; train first, or look for "
+            "another run"
         )
     return store

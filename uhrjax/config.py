@@ -44,7 +44,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
             f"no config file {name!r}; found here: {', '.join(known) or 'none'} "
             "(run from the repository's root or give the full path)"
         )
-    root = str(path.resolve().parent.parent)  # so that `from configs import base` works
+    root = str(path.resolve().parent.parent)  # for `from configs import base`
     sys.path.insert(0, root)
     try:
         found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)

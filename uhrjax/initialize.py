@@ -70,8 +70,8 @@ def fill(
     Args:
         target: variables whose structure and shapes are wanted.
         source: variables to take from.
-        only: a first path part (`backbone`) to which the copy is restricted; the rest of
-            `target` stays.
+        only: a first path part (`backbone`) that the copy is restricted to; the rest
+            of `target` stays.
         origin: for messages.
 
     Raises:

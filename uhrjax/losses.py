@@ -1,7 +1,7 @@
 """Losses over the pixels of [B, H, W, K] logits, in float32.
 
-A group is what one device held where a published loss was computed per device: number of
-kept pixels and class balance are settled within it, then the groups are averaged.
+A group is what one device held where a published loss was computed per device: number
+of kept pixels and class balance are settled within it, then the groups are averaged.
 """
 
 import dataclasses
@@ -73,8 +73,8 @@ def hard_pixels(pixel_loss: jax.Array, *, threshold: float, min_kept: int) -> ja
     """Returns which pixels hard example mining keeps (before ignored ones are dropped).
 
     Keeps a pixel whose true class has at most the probability max(threshold, the
-    min_kept-th smallest probability of its group). An ignored pixel has loss 0, which is
-    probability 1: with fewer than min_kept valid pixels all of them are kept.
+    min_kept-th smallest probability of its group). An ignored pixel has loss 0, which
+    is probability 1: with fewer than min_kept valid pixels all of them are kept.
 
     Args:
         pixel_loss: [G, N] float32 cross-entropies, 0 where ignored.
@@ -93,8 +93,8 @@ def hard_pixels(pixel_loss: jax.Array, *, threshold: float, min_kept: int) -> ja
 def edge_loss(edge_logits: jax.Array, boundary: jax.Array, *, group: int) -> jax.Array:
     """Class-balanced binary cross-entropy of an edge map.
 
-    Within a group a positive pixel weighs the share of negative ones and the reverse; the
-    weighted sum is divided by the number of pixels. Without any edge the loss is 0.
+    Within a group a positive pixel weighs the share of negative ones and the reverse;
+    the weighted sum is divided by the number of pixels. Without any edge it is 0.
 
     Args:
         edge_logits: [B, H, W].

@@ -9,10 +9,10 @@ import pathlib
 import sys
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from uhrjax import config as config_lib
-from uhrjax import errors, methods, report, score, sources, train
+from uhrjax import compilation, errors, methods, report, score, sources, train
 from uhrjax.evaluate import Evaluator
 
 MODES = ("train", "evaluate")
@@ -24,6 +24,8 @@ def main(argv: list[str]) -> None:
     """Runs what the command line asks for."""
     config, spec = config_lib.parse_flags(argv)
     config_lib.check(config)
+    compilation.keep_compiled()
+    logging.set_verbosity(logging.ERROR)  # orbax and TFDS tell a lot
     name, _, variant = spec.partition(":")
     run = "-".join([pathlib.Path(name).stem, *variant.replace(",", " ").split()])
     workdir = pathlib.Path(flags.FLAGS.workdir or f"runs/{run}")
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def _print_start(config, spec, workdir, method, data) -> None:
-    shapes = jax.eval_shape(lambda: method.init(jax.random.key(0)))
+    shapes = method.shapes()
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     splits = ", ".join(f"{name} {len(s)}" for name, s in data.info.scenes.items())
     print(f"config       {spec}")

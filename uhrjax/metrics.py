@@ -92,7 +92,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def tolerance_px(tolerance: float, height: int, width: int) -> float:
-    """Returns a tolerance in px: values below 1 are shares of the diagonal, rounded up."""
+    """Returns a tolerance in px; one below 1 is a share of the diagonal, rounded up."""
     if tolerance >= 1:
         return tolerance
     return math.ceil(tolerance * math.hypot(height, width))
@@ -124,8 +124,8 @@ def boundary_counts(
 ) -> np.ndarray:
     """Counts boundary pixels and those with a partner, per class and radius.
 
-    Counts of windows add up to those of their scene when every window brings a margin of
-    at least the largest radius + 1 px beyond its `core`.
+    Counts of windows add up to those of their scene when every window brings a margin
+    of at least the largest radius + 1 px beyond its `core`.
 
     Args:
         label: [H, W] integer; pixels of value 255 count as 0 in both maps' masks.
@@ -135,8 +135,9 @@ def boundary_counts(
         core: rows and columns to count.
 
     Returns:
-        [K, radii, 4] int64: predicted boundary pixels within the radius of a true one, all
-        predicted ones, true ones within the radius of a predicted one, all true ones.
+        [K, radii, 4] int64: predicted boundary pixels within the radius of a true one,
+        all predicted ones, true ones within the radius of a predicted one, all true
+        ones.
     """
     valid = label != IGNORE
     counts = np.zeros((num_classes, len(radii), 4), np.int64)
@@ -149,7 +150,7 @@ def boundary_counts(
         to_true = _distance(true)[core][ours[core]]
         to_ours = _distance(ours)[core][true[core]]
         for r, radius in enumerate(radii):
-            # Squared distances are whole numbers: 1e-3 only absorbs the root's rounding.
+            # Squared distances are whole numbers: 1e-3 absorbs the root's rounding.
             counts[k, r, 0] = (to_true <= radius + 1e-3).sum()
             counts[k, r, 2] = (to_ours <= radius + 1e-3).sum()
     return counts

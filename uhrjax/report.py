@@ -148,7 +148,7 @@ def host_peak_mb() -> float:
 
 
 def device_peak_mb() -> float | None:
-    """Returns the first device's peak memory, MB; None where it is not counted (CPU)."""
+    """Returns the first device's peak memory, MB; None where none is counted (CPU)."""
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use")
     return None if peak is None else peak / 1e6

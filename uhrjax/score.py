@@ -1,4 +1,4 @@
-"""The end of a run: its best checkpoint scored, masks, pictures, report.json, a table."""
+"""The end of a run: its best checkpoint scored; masks, pictures, report, a table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def score_run(
     store = checkpoint.open_run(workdir)
     step = store.best
     variables = initialize.fill(
-        jax.eval_shape(lambda: method.init(jax.random.key(0))),
+        method.shapes(),
         store.read_variables(step),
         only=None,
         origin=str(store.path(step)),

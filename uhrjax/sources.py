@@ -55,8 +55,8 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
             config.num_classes = classes
     if config.num_classes != classes:
         raise errors.InputError(
-            f"config.num_classes={config.num_classes}, but {name} has {classes} classes "
-            f"({', '.join(data.info.classes)}); set it to {classes} or to 0"
+            f"config.num_classes={config.num_classes}, but {name} has {classes} "
+            f"classes ({', '.join(data.info.classes)}); set it to {classes} or to 0"
         )
     return data
 
@@ -67,5 +67,5 @@ def _folder_options(config: ml_collections.ConfigDict) -> dict[str, object]:
     return {
         "dir": config.data.dir,
         "classes": config.data.classes or None,
-        "val": config.data.val_fraction,
+        "val": config.data.val_fraction or None,
     }

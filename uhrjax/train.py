@@ -255,8 +255,8 @@ def _check_same_run(
     ]
     if changed:
         raise errors.InputError(
-            f"{workdir} holds a run of another recipe ({'; '.join(changed)}); give this "
-            "one its own --workdir, or delete that folder to start again"
+            f"{workdir} holds a run of another recipe ({'; '.join(changed)}); give "
+            "this one its own --workdir, or delete that folder to start again"
         )
 
 
@@ -276,8 +276,8 @@ def _mean_losses(
     if bad:
         kept = store.latest
         raise errors.Diverged(
-            f"the loss stopped being a number at step {bad[0]} (steps {steps.start + 1} "
-            f"to {steps.stop} were looked at); "
+            f"the loss stopped being a number at step {bad[0]} (steps "
+            f"{steps.start + 1} to {steps.stop} were looked at); "
             + (
                 f"the checkpoint of step {kept} is good"
                 if kept is not None

@@ -1,4 +1,4 @@
-"""Published PyTorch weights -> linen variables: the one converter, and the file readers.
+"""Published PyTorch weights -> linen variables: the one converter and file readers.
 
 A linen leaf `neck/lateral_0/conv/kernel` carries the PyTorch name
 `neck.lateral_0.conv.weight`; `_` and `.` count as equal, so `layer1_0/conv1` is also
@@ -160,8 +160,8 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"reading {path} needs torch, which is not installed; install it, or convert "
-            "the weights to .safetensors or .npz where it is"
+            f"reading {path} needs torch, which is not installed; install it, or "
+            "convert the weights to .safetensors or .npz where it is"
         ) from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

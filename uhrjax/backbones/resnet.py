@@ -92,7 +92,7 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution around a shortcut; four times `width` channels out."""
+    """1x1, 3x3 and 1x1 convolution around a shortcut; 4 * `width` channels out."""
 
     width: int
     stride: int = 1
@@ -142,7 +142,7 @@ def _conv(parent, name, features, kernel, stride=1, dilation=1) -> conv.Conv:
         kernel=kernel,
         stride=stride,
         dilation=dilation,
-        kernel_init=conv.he_kernel_init,
+        kernel_init=conv.he_init,
         dtype=parent.dtype,
         name=name,
     )

@@ -44,8 +44,8 @@ class Augment:
         if self.scale:
             if len(views) > 1:
                 raise errors.InputError(
-                    "data.augment.scale needs samples of one view; contexts of a scaled "
-                    "crop would need pixels that were not stored"
+                    "data.augment.scale needs samples of one view; contexts of a "
+                    "scaled crop would need pixels that were not stored"
                 )
             image, label = self._scale_and_crop(views[0], label, rng)
             views = image[None]
@@ -75,7 +75,7 @@ class Augment:
         height, width = (max(1, int(n * factor)) for n in label.shape)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
         label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-        # Half of what is missing plus one px on both sides, as the authors' loader does.
+        # Half of what is missing plus one px on both sides, as in the authors' loader.
         rows, cols = (
             (self.tile - n) // 2 + 1 if n < self.tile else 0 for n in label.shape
         )

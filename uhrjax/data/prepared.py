@@ -137,7 +137,7 @@ def read_info(directory: str | os.PathLike) -> DataInfo:
     path = directory / "metadata.json"
     try:
         return info_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.InputError(
             f"{path} is damaged ({type(error).__name__}: {error}); prepare the data "
             "set again with --overwrite"

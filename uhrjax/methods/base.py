@@ -2,21 +2,21 @@
 
 A batch is a dict; B samples, V views of P x P px each:
 
-| key          | shape           | type           | meaning                               |
-| ------------ | --------------- | -------------- | ------------------------------------- |
-| `views`      | [B, V, P, P, 3] | uint8 or float | RGB crops around one centre, smallest |
-|              |                 |                | field of view first; uint8 is         |
-|              |                 |                | normalised here, float is taken as is |
-| `label`      | [B, P, P]       | integer        | of the first view, 255 = ignore       |
-| `position`   | [B, 2]          | int32          | (top, left) of the first view, scene px |
-| `scene_size` | [B, 2]          | int32          | (height, width) of the scene, px      |
-| `scene_id`   | [B]             | str            | stays on the host                     |
-| `overview`   | [B, h, w, 3]    | uint8 or float | optional: the whole scene, small      |
-| `valid`      | [B]             | bool           | optional: False for padding of a last |
-|              |                 |                | batch                                 |
+| key          | shape           | type      | meaning                                 |
+| ------------ | --------------- | --------- | --------------------------------------- |
+| `views`      | [B, V, P, P, 3] | uint8 or  | RGB crops around one centre, smallest   |
+|              |                 | float     | field of view first; uint8 is           |
+|              |                 |           | normalised here, float is taken as is   |
+| `label`      | [B, P, P]       | integer   | of the first view, 255 = ignore         |
+| `position`   | [B, 2]          | int32     | (top, left) of the first view, scene px |
+| `scene_size` | [B, 2]          | int32     | (height, width) of the scene, px        |
+| `scene_id`   | [B]             | str       | stays on the host                       |
+| `overview`   | [B, h, w, 3]    | as views  | optional: the whole scene, small        |
+| `valid`      | [B]             | bool      | optional: False for padding of a last   |
+|              |                 |           | batch                                   |
 
-and whatever `Method.targets` adds to the label. Applying a method reads `views` only, its
-loss reads `label` and the method's own targets.
+and whatever `Method.targets` adds to the label. Applying a method reads `views` only,
+its loss reads `label` and the method's own targets.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ import numpy as np
 from uhrjax import losses, weights
 from uhrjax.backbones import resnet
 from uhrjax.errors import InputError
+from uhrjax.nn import initial
 from uhrjax.tiling import view
 
 Batch = Mapping[str, Any]
@@ -77,16 +78,16 @@ class Method:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise InputError(
-                f"config.mean = {self.mean}, config.std = {self.std}; use three numbers "
-                "each, for R, G, B of the range 0 to 1, std above 0"
+                f"config.mean = {self.mean}, config.std = {self.std}; use three "
+                "numbers each, for R, G, B of the range 0 to 1, std above 0"
             )
         check_backbone(self.module)
         self._check_loss()
         self._check_sides("config.tile", (self.tile, self.tile))
 
     def init(self, key: jax.Array) -> Variables:
-        """Returns random {"params", "batch_stats"}; no forward pass is computed."""
-        return self.module.lazy_init(key, self._example(), train=False)
+        """Returns random {"params", "batch_stats"}, float32."""
+        return initial.draw(self.shapes(), key)
 
     def shapes(self) -> Variables:
         """Returns the tree of `init` with shapes and dtypes instead of arrays."""
@@ -155,7 +156,7 @@ class Method:
         return outputs, updates["batch_stats"]
 
     def images(self, batch: Batch) -> jax.Array:
-        """Returns the model's input: the normalised first view, [B, P, P, 3] float32."""
+        """Returns the model's input, the normalised first view [B, P, P, 3] float32."""
         views = jnp.asarray(batch["views"])
         if views.ndim != 5 or views.shape[1] != len(self.views) or views.shape[4] != 3:
             raise InputError(
@@ -175,7 +176,7 @@ class Method:
         return {"total": part, "seg": part}
 
     def targets(self, label: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns extra training targets of one label crop [P, P] uint8; on the host."""
+        """Returns extra targets of one label crop [P, P] uint8; runs on the host."""
         return {}
 
     def points(self, outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -198,8 +199,8 @@ class Method:
                 max(1, -(-side // self.multiple)) * self.multiple for side in sides
             ]
             raise InputError(
-                f"{what}: {' x '.join(map(str, sides))} px; {type(self).__name__} takes "
-                f"sides that are multiples of {self.multiple} px: use "
+                f"{what}: {' x '.join(map(str, sides))} px; "
+                f"{type(self).__name__} takes multiples of {self.multiple} px: use "
                 f"{' x '.join(map(str, nearest))}"
             )
 
@@ -215,8 +216,8 @@ def normalise(
         return images.astype(jnp.float32)
     if images.dtype != jnp.uint8:
         raise InputError(
-            f"views have the type {images.dtype}; use uint8 (0 to 255) or floating point "
-            "(already normalised)"
+            f"views have the type {images.dtype}; use uint8 (0 to 255) or floating "
+            "point (already normalised)"
         )
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std
@@ -267,10 +268,9 @@ def check_backbone(module: nn.Module) -> None:
     check_choice("config.model.dilation", module.dilation, resnet.DILATIONS)
     check_range("config.model.width", module.width, low=1)
     check_range("config.model.fpn_dim", module.fpn_dim, low=1)
-    if not 0 <= module.dropout < 1:
-        raise InputError(
-            f"config.model.dropout = {module.dropout}; use 0 (none) up to, not including, 1"
-        )
+    dropout = getattr(module, "dropout", 0.0)
+    if not 0 <= dropout < 1:
+        raise InputError(f"config.model.dropout = {dropout}; use 0 (none) to below 1")
 
 
 def check_choice(what: str, value: Any, known: Any) -> None:

@@ -6,17 +6,19 @@ points, where an edge map trained beside the segmentation is strongest. At each 
 the fine feature attends to the coarse features of all and takes up what it finds.
 
 Differs from the paper (where its code does, the code made the published numbers):
-- The flows of salient and boundary points are independent, the salient one wins where both
-  meet (Eq. 6 sums them); only boundary points are sampled bilinearly.
-- The compressed features serve the saliency map only; 14 x 14 grid cells are 196 points.
+- The flows of salient and boundary points are independent, the salient one wins where
+  both meet (Eq. 6 sums them); only boundary points are sampled bilinearly.
+- The compressed features serve the saliency map only; 14 x 14 cells are 196 points.
 - The 3x3 convolutions of the backbone's last two stages are dilated at full stride; the
   stem is the deep one.
-- Online hard example mining and a class-balanced edge loss of weight 25 (1 in the text).
+- Online hard example mining and a class-balanced edge loss of weight 25 (text: 1).
 - Batch norm is global in every layer (the code leaves some layers to one device).
+
 Our reading of ablations without code: a level without point flow upsamples and adds; no
-pyramid pooling means a lateral on C5; attention takes the 128 most salient pixels; uniform
-takes a random pixel of each 7 x 7 cell, always the same ones in evaluation; bottom-up
-exchanges the roles of the maps but still chooses points on the coarser one.
+pyramid pooling means a lateral on C5; attention takes the 128 most salient pixels;
+uniform takes a random pixel of each 7 x 7 cell, always the same ones in evaluation;
+bottom-up exchanges the roles of the maps but still chooses points on the coarser one,
+and the second pass of top-down and bottom-up has point flows of its own.
 """
 
 import dataclasses
@@ -206,13 +208,14 @@ class PFNetMethod(base.Method):
         base.check_range("config.model.pool_eval", module.pool_eval, low=0)
         if module.levels and module.salient == "none" and not module.boundary:
             raise InputError(
-                f"config.model.levels = {module.levels}, but salient = 'none' and boundary "
-                "= False leave no point to flow; switch one of them on, or use levels = ()"
+                f"config.model.levels = {module.levels}, but salient = 'none' and "
+                "boundary = False leave no point to flow; switch one of them on, or "
+                "use levels = ()"
             )
         if not module.boundary and module.edge_prediction != "subtraction":
             raise InputError(
-                f"config.model.edge_prediction = {module.edge_prediction!r} needs boundary "
-                "= True; without an edge head leave it at 'subtraction'"
+                f"config.model.edge_prediction = {module.edge_prediction!r} needs "
+                "boundary = True; without an edge head leave it at 'subtraction'"
             )
         if not module.levels and module.direction != "top_down":
             raise InputError(

@@ -4,10 +4,10 @@ Laterals bring all four backbone maps to one width. Every coarser map is upsampl
 added to the next finer one. All levels together classify at stride 4.
 
 Differs from the paper, as the baseline's code does:
-- the levels are upsampled bilinearly and concatenated, not upsampled by convolutions and
-  summed;
+- the levels are upsampled bilinearly and concatenated, not upsampled by convolutions
+  and summed;
 - batch norm instead of group norm; laterals have batch norm and ReLU;
-- 256 channels throughout (the code's decoder has 128), so that it compares with UPerNet.
+- 256 channels throughout (the code's decoder has 128), to compare with UPerNet.
 """
 
 import flax.linen as nn

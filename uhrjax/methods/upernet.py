@@ -1,4 +1,4 @@
-"""UPerNet, the "baseline + PPM" of PointFlow (https://arxiv.org/abs/2103.06564, Table 2).
+"""UPerNet, the "baseline + PPM" of PFNet (https://arxiv.org/abs/2103.06564, Table 2).
 
 A feature pyramid network over a residual backbone whose coarsest map passes through
 pyramid pooling. Every coarser map is upsampled and added to the next finer one; all
@@ -6,7 +6,7 @@ levels together classify at stride 4. It is PFNet with each point flow replaced 
 bilinear upsampling.
 
 Differs from the paper (https://arxiv.org/abs/1807.10221), as the baseline's code does:
-- pyramid pooling ends in a 1x1 instead of a 3x3 convolution and its branches have no ReLU;
+- pyramid pooling ends in a 1x1 instead of a 3x3 convolution, its branches in no ReLU;
 - laterals have a bias, 256 channels, and no task but segmentation is trained;
 - the 3x3 convolutions of the backbone's last two stages are dilated at full stride.
 """

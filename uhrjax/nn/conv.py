@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 # PyTorch's default for convolutions: uniform within +-1 / sqrt(fan in).
-torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# He initialisation over the outputs, usual for residual networks trained from scratch.
-he_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Usual for residual networks trained from scratch.
+he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
@@ -23,7 +23,7 @@ class Conv(nn.Module):
     stride: int = 1
     dilation: int = 1
     bias: bool = False
-    kernel_init: Callable = torch_kernel_init
+    kernel_init: Callable = torch_init
     dtype: Dtype = jnp.float32  # of the computation and the result
 
     @nn.compact
@@ -89,5 +89,7 @@ class ConvNorm(nn.Module):
         return nn.relu(x) if self.relu else x
 
 
-def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Dtype, *, bound: float):
+def _uniform(
+    key: jax.Array, shape: tuple[int, ...], dtype: Dtype, *, bound: float
+) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)

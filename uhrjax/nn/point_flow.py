@@ -42,7 +42,7 @@ class Flow(NamedTuple):
 
 
 class PointFlow(nn.Module):
-    """Point flow between a coarse and a fine map of the same channels (Sec. 3.2, 3.3)."""
+    """Point flow between a coarse and a fine map of the same channels."""
 
     reduce_dim: int = 64  # channels of the compressed maps behind the saliency
     salient: str = "max_pool"  # how salient points are chosen, or "none"
@@ -64,7 +64,8 @@ class PointFlow(nn.Module):
             train: use and update the statistics of the batch.
 
         Returns:
-            The flow; its features have the shape of x_low, or of x_high if not onto_fine.
+            The flow; its features have the shape of the receiving map: x_low, or
+            x_high if not onto_fine.
         """
         _check_ratio(x_high, x_low)
         saliency = None
@@ -124,7 +125,7 @@ class PointFlow(nn.Module):
         return index.reshape(index.shape[0], -1)
 
     def _salient_features(self, x_high, x_low, saliency, index):
-        """Features [B, P, C] of both maps; the sending one is scaled by 1 + saliency."""
+        """Features [B, P, C] of both maps, the sending one times 1 + saliency."""
         batch, height, width, _ = saliency.shape
         cells = (self.maxpool_size, self.maxpool_size)
         peak_index = pool.adaptive_max_index(
@@ -171,7 +172,7 @@ def _fine_index(index: jax.Array, x_high: jax.Array, x_low: jax.Array) -> jax.Ar
 
 
 def _block_centres(index: jax.Array, x_high: jax.Array, x_low: jax.Array) -> jax.Array:
-    """Flat coarse positions -> [B, P, 2] (y, x) fine px, the centres of their blocks."""
+    """Flat coarse positions -> centres of their fine blocks, [B, P, 2] (y, x) px."""
     ratio, width = x_low.shape[1] // x_high.shape[1], x_high.shape[2]
     coarse = jnp.stack([index // width, index % width], axis=-1).astype(jnp.float32)
     return (coarse + 0.5) * ratio - 0.5

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def adaptive_windows(n: int, m: int) -> list[tuple[int, int]]:
-    """Returns m half-open windows over n samples: floor(i n / m) to ceil((i + 1) n / m).
+    """Returns m half-open windows over n: floor(i n / m) to ceil((i + 1) n / m).
 
     They overlap where m does not divide n, and repeat samples where n < m.
     """

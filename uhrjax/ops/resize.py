@@ -1,8 +1,8 @@
 """Resizing of [B, H, W, C] maps with the sampling positions of PyTorch.
 
 Forward, every output pixel gathers its two neighbours per axis; backward, the gradient
-is multiplied by the transposed interpolation matrix. The gather is an order of magnitude
-faster than a matrix product on a CPU, its own transpose (a scatter) is slower than one.
+is multiplied by the transposed interpolation matrix. On a CPU the gather is an order of
+magnitude faster than a matrix product, but its transpose (a scatter) is slower.
 """
 
 import functools
@@ -18,8 +18,8 @@ def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax
     Args:
         x: [B, H, W, C] floating point.
         size: (height, width) of the result, px.
-        align_corners: True puts the corner pixels' centres onto each other; False aligns
-            the images' outer edges (half-pixel centres).
+        align_corners: True puts the corner pixels' centres onto each other; False
+            aligns the images' outer edges (half-pixel centres).
 
     Returns:
         [B, size[0], size[1], C], dtype of x; interpolated in float32 or wider.
@@ -32,7 +32,7 @@ def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax
 
 
 def nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Takes source pixel floor(i * n / m) for pixel i of m; any dtype, [B, H, W, ...]."""
+    """Takes source pixel floor(i * n / m) for pixel i of m; x is [B, H, W, ...]."""
     for axis, length in zip((1, 2), size, strict=True):
         index = np.arange(length) * x.shape[axis] // length
         x = jnp.take(x, index, axis=axis)
@@ -49,7 +49,7 @@ def interpolation_matrix(n: int, m: int, *, align_corners: bool) -> np.ndarray:
 
 
 def _taps(n: int, m: int, align_corners: bool):
-    """Lower and upper source index of every output sample and the weight of the upper."""
+    """Lower and upper source index of every output sample, weight of the upper."""
     if align_corners:
         position = np.arange(m) * ((n - 1) / (m - 1) if m > 1 else 0.0)
     else:

@@ -21,7 +21,7 @@ def top_index(scores: jax.Array, k: int) -> jax.Array:
 def kth_smallest(x: jax.Array, k: int) -> jax.Array:
     """Returns the k-th smallest value along the last axis, exactly, without sorting.
 
-    Builds the answer bit by bit: 32 passes that each count the values below a candidate.
+    Builds the answer bit by bit: 32 passes, each counts the values below a candidate.
     Nothing but counts crosses devices, where a sort or top-k gathers a sharded array.
 
     Args:
@@ -66,7 +66,7 @@ def last_occurrence(index: jax.Array, *, size: int) -> jax.Array:
 
 
 def _order_preserving_bits(x: jax.Array) -> jax.Array:
-    """Maps float32 to uint32 so that a < b holds for the results where it did before."""
+    """Maps float32 to uint32 so that a < b holds for the results as before."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     negative = bits >> 31 == 1
     return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))

@@ -1,0 +1,80 @@
+"""Shared by all tests: compiled programs are kept, and a tiny data set of our own."""
+
+import os
+import pathlib
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+CACHE = pathlib.Path(
+    os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    or pathlib.Path("~/.cache/uhrjax/compiled-tests").expanduser()
+)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # for child processes, too
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    """Config paths of the tests are relative to the root."""
+    monkeypatch.chdir(ROOT)
+
+
+def draw_scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bright squares (class 1) on dark noise (class 0)."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros((height, width), np.uint8)
+    for _ in range(max(2, height * width // 900)):
+        top, left = rng.integers(0, (height, width))
+        side = int(rng.integers(5, 14))
+        label[top : top + side, left : left + side] = 1
+    image = rng.integers(0, 90, (height, width, 3)) + 120 * label[..., None]
+    return image.astype(np.uint8), label
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> pathlib.Path:
+    """A folder data set: 4 scenes to train, 2 of odd sizes to validate."""
+    root = tmp_path_factory.mktemp("squares")
+    sizes = {"train": [(64, 96)] * 4, "val": [(75, 50), (33, 90)]}
+    for split, shapes in sizes.items():
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for i, (height, width) in enumerate(shapes):
+            image, label = draw_scene(len(split) * 10 + i, height, width)
+            name = f"{split}{i}.png"
+            cv2.imwrite(str(root / split / "images" / name), image[..., ::-1])
+            cv2.imwrite(str(root / split / "masks" / name), label)
+    (root / "classes.json").write_text(
+        '{"classes": [{"name": "ground", "id": 0}, {"name": "square", "id": 1}]}'
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> pathlib.Path:
+    """Where the tests prepare their data sets."""
+    return tmp_path_factory.mktemp("prepared")
+
+
+def tiny_flags(squares: pathlib.Path, data_root: pathlib.Path) -> list[str]:
+    """Overrides that turn any `:folder` config into seconds of work."""
+    values = {
+        "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
+        "eval.stride": 24, "batch_size": 8, "epochs": 2, "eval.every": 1,
+        "log_every": 1, "checkpoint_every": 1, "learning_rate": 0.05,
+        "loss.ohem_min_kept": 100, "model.backbone": "resnet18", "model.width": 8,
+        "model.fpn_dim": 8, "eval.panels": 1,
+    }  # fmt: skip
+    return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+PFNET_FLAGS = [
+    "--config.model.reduce_dim=4",
+    "--config.model.edge_points=8",
+    "--config.model.maxpool_size=2",
+]

@@ -1,0 +1,96 @@
+import pathlib
+
+import pytest
+
+import uhrjax
+from uhrjax import config as config_lib
+from uhrjax import errors
+
+CONFIGS = sorted(p for p in pathlib.Path("configs").glob("*.py") if p.stem != "base")
+DATA_WORDS = ("", "isaid", "synthetic", "synthetic,landcover", "folder")
+VARIANTS = [*DATA_WORDS, "smoke", "synthetic,smoke", "synthetic,landcover,smoke"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_variant_of_every_config_loads_locked_and_sound(path, variant):
+    config = uhrjax.load_config(f"{path}:{variant}")
+    config_lib.check(config)
+    assert config.is_locked and config.method == path.stem
+    if "folder" not in variant:
+        assert uhrjax.build(config).num_classes == config.num_classes
+
+
+def test_load_config_works_from_another_folder(tmp_path, monkeypatch):
+    path = pathlib.Path("configs/pfnet.py").resolve()
+    monkeypatch.chdir(tmp_path)
+    assert uhrjax.load_config(f"{path}:isaid").tile == 896
+
+
+def test_overrides_change_values_and_keep_types():
+    config, spec = config_lib.parse_flags(
+        ["main", "--config=configs/pfnet.py:synthetic", "--config.learning_rate=1",
+         "--config.data.augment.scale=(0.5,2.0)", "--config.remat=true"]
+    )  # fmt: skip
+    assert spec == "configs/pfnet.py:synthetic"
+    assert config.learning_rate == 1.0 and isinstance(config.learning_rate, float)
+    assert config.data.augment.scale == (0.5, 2.0) and config.remat is True
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ([], "no --config"),
+        (["--config=configs/nope.py"], "no config file.*configs/pfnet.py"),
+        (["--config=configs/base.py"], "no function get_config"),
+        (["--config=configs/pfnet.py:moon"], "unknown variant 'moon'.*synthetic"),
+        (["--config=configs/pfnet.py", "--config.tyle=3"], "did you mean 'tile'"),
+        (["--config=configs/pfnet.py", "--config.model.x=3"], "config.model has"),
+        (["--config=configs/pfnet.py", "--config.tile=many"], "tile"),
+        (["--config=configs/pfnet.py", "--config.data=3"], "is a group"),
+        (["--config=configs/pfnet.py", "--nope=3"], "nope"),
+        (["--config=configs/pfnet.py", "stray"], "stray"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(arguments, match):
+    with pytest.raises(errors.InputError, match=match) as caught:
+        config_lib.parse_flags(["main", *arguments])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key, value, match",
+    [
+        ("stride", 900, "at most tile = 896"),
+        ("eval.stride", 0, "1 or more"),
+        ("batch_size", 0, "1 or more"),
+        ("accumulate", 3, "divisor of batch_size = 16"),
+        ("learning_rate", 0.0, "above 0"),
+        ("dtype", "float16", "float32, bfloat16"),
+        ("data.augment.scale", (1.0,), "lowest, highest"),
+        ("eval.protocol", "tiles", "scene, crops"),
+    ],
+)
+def test_check_says_what_is_allowed(key, value, match):
+    config = uhrjax.load_config("configs/pfnet.py")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(errors.InputError, match=f"config.{key}=.*{match}"):
+        config_lib.check(config)
+
+
+def test_syntax_error_in_a_config_names_file_and_line(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\ny = = 2\n")
+    with pytest.raises(errors.InputError, match=r"broken.py:2"):
+        uhrjax.load_config(str(path))
+
+
+def test_differences_leave_out_what_changes_no_weight():
+    one = config_lib.to_json(uhrjax.load_config("configs/pfnet.py"))
+    other = uhrjax.load_config("configs/pfnet.py")
+    other.eval.panels, other.log_every = 9, 7
+    assert config_lib.differences(one, config_lib.to_json(other)) == []
+    other.learning_rate = 0.5
+    assert config_lib.differences(one, config_lib.to_json(other)) == [
+        "learning_rate: 0.007 -> 0.5"
+    ]

@@ -1,0 +1,113 @@
+"""Pixel losses against direct numpy restatements."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uhrjax import losses
+from uhrjax.errors import InputError
+
+
+@pytest.fixture
+def sample():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 5, 6, 3)).astype(np.float32) * 2
+    label = rng.integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    label[rng.random(label.shape) < 0.2] = 255
+    return jnp.asarray(logits), jnp.asarray(label)
+
+
+def mined(logits, label, *, threshold, min_kept):
+    """Mean cross-entropy of the kept pixels of one group, by sorting."""
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    valid = label != 255
+    true = np.take_along_axis(p, np.where(valid, label, 0)[..., None], -1)[..., 0]
+    true = np.where(valid, true, 1)
+    limit = max(threshold, np.sort(true.ravel())[min(min_kept, true.size) - 1])
+    kept = valid & (true <= limit)
+    return -np.log(true[kept]).mean()
+
+
+@pytest.mark.parametrize("group", [0, 1, 2, 4])
+@pytest.mark.parametrize("min_kept", [1, 20, 1000])
+def test_mining_is_settled_within_each_group(sample, group, min_kept):
+    logits, label = sample
+    rule = losses.SegmentationLoss(
+        ohem_thresh=0.3, ohem_min_kept=min_kept, loss_group=group, seg_weight=2.0
+    )
+    parts = np.split(np.arange(4), 4 // (group or 4))
+    expected = np.mean(
+        [
+            mined(
+                np.array(logits[part], np.float64),
+                np.array(label[part]),
+                threshold=0.3,
+                min_kept=min_kept,
+            )
+            for part in parts
+        ]
+    )
+    np.testing.assert_allclose(
+        rule.segmentation(logits, label), 2 * expected, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("ohem", [True, False])
+def test_nothing_valid_gives_zero_loss_and_zero_gradient(sample, ohem):
+    logits, label = sample
+    rule = losses.SegmentationLoss(ohem=ohem)
+    value, gradient = jax.value_and_grad(rule.segmentation)(
+        logits, jnp.full_like(label, 255)
+    )
+    assert value == 0 and not gradient.any()
+
+
+def test_gradient_is_that_of_the_kept_pixels_only(sample):
+    logits, label = sample
+    rule = losses.SegmentationLoss(ohem_thresh=0.2, ohem_min_kept=5, loss_group=0)
+    gradient = jax.grad(rule.segmentation)(logits, label)
+    pixel_loss = losses.cross_entropy(logits, label)
+    kept = losses.hard_pixels(pixel_loss.reshape(1, -1), threshold=0.2, min_kept=5)
+    kept = kept.reshape(label.shape) & (label != 255)
+    one_hot = jax.nn.one_hot(label, 3)
+    expected = (jax.nn.softmax(logits) - one_hot) * kept[..., None] / kept.sum()
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def test_edge_loss_balances_classes_within_each_group():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 4, 4)).astype(np.float32)
+    target = (rng.random((2, 4, 4)) < [[[0.2]], [[0.7]]]).astype(np.uint8)
+
+    def group(z, y):
+        share = y.mean()
+        loss = np.log1p(np.exp(-np.where(y > 0, z, -z)))
+        return np.mean(np.where(y > 0, 1 - share, share) * loss)
+
+    singly = np.mean([group(logits[i], target[i]) for i in range(2)])
+    np.testing.assert_allclose(
+        losses.edge_loss(logits, target, group=1), singly, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        losses.edge_loss(logits, target, group=2), group(logits, target), rtol=1e-5
+    )
+
+
+def test_edge_loss_without_an_edge_is_zero_and_of_huge_logits_finite():
+    assert losses.edge_loss(jnp.ones((1, 4, 4)), jnp.zeros((1, 4, 4)), group=0) == 0
+    target = jnp.eye(4)[None]
+    assert jnp.isfinite(losses.edge_loss(1e4 * (1 - 2 * target), target, group=0))
+
+
+def test_loss_of_bfloat16_logits_is_float32(sample):
+    logits, label = sample
+    value = losses.SegmentationLoss().segmentation(logits.astype(jnp.bfloat16), label)
+    assert value.dtype == jnp.float32
+
+
+def test_a_batch_that_groups_do_not_divide_says_what_to_use(sample):
+    logits, label = sample
+    rule = losses.SegmentationLoss(loss_group=3)
+    with pytest.raises(InputError, match=r"4 images .* groups of 3.*loss_group = 0"):
+        rule.segmentation(logits, label)
