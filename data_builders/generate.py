@@ -189,8 +189,15 @@ def _encode_all(units: Sequence[encode.Unit], workers: int) -> Iterator[encode.E
 def _worker_count(units: Sequence[encode.Unit], wanted: int | None) -> int:
     pixels = sum((unit.bottom - unit.top) * unit.scene.width for unit in units)
     if wanted is None:
-        wanted = len(os.sched_getaffinity(0)) if pixels > POOL_PIXELS else 1
+        wanted = _cores() if pixels > POOL_PIXELS else 1
     return min(wanted, len(units))
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _finish_info(

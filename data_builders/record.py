@@ -18,7 +18,8 @@ import numpy as np
 
 from uhrjax.data import prepared
 
-RECORDS_PER_SHARD = 1024  # a shard of aerial tiles is then about 0.5 GB
+TILES_PER_SHARD = 4096  # about 0.4 GB of aerial images
+PATCHES_PER_SHARD = 512  # about 0.7 GB of patches of 896 px
 RESERVE_BYTES = 16 * 2**20  # left free on the disk: for the shards' indices
 
 
@@ -63,8 +64,11 @@ class RecordWriter:
             disable_shuffling=True,
             metadata=self._metadata,
         )
+        tiles = info.config == prepared.SCENES
         self._writer = tfds.core.SequentialWriter(
-            described, RECORDS_PER_SHARD, file_format="array_record"
+            described,
+            TILES_PER_SHARD if tiles else PATCHES_PER_SHARD,
+            file_format="array_record",
         )
         self._written = dict.fromkeys(info.scenes, 0)
         with _disk_errors(folder):
@@ -188,8 +192,8 @@ def _full(folder: pathlib.Path) -> OSError:
     free = shutil.disk_usage(folder).free / 2**20
     return OSError(
         errno.ENOSPC,
-        f"the disk of {folder} is full ({free:.0f} MiB left), nothing was kept; free "
-        "some space or choose another --data_dir",
+        f"the disk of {folder.parent} is full ({free:.0f} MiB left), nothing was kept; "
+        "free some space or choose another --data_dir",
     )
 
 

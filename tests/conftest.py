@@ -38,9 +38,9 @@ def draw_scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarr
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory) -> pathlib.Path:
-    """A folder data set: 4 scenes to train, 2 of odd sizes to validate."""
+    """A folder data set: 4 scenes to train, 3 of odd sizes to validate."""
     root = tmp_path_factory.mktemp("squares")
-    sizes = {"train": [(64, 96)] * 4, "val": [(75, 50), (33, 90)]}
+    sizes = {"train": [(64, 96)] * 4, "val": [(75, 50), (33, 90), (1, 1)]}
     for split, shapes in sizes.items():
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
@@ -59,22 +59,3 @@ def squares(tmp_path_factory) -> pathlib.Path:
 def data_root(tmp_path_factory) -> pathlib.Path:
     """Where the tests prepare their data sets."""
     return tmp_path_factory.mktemp("prepared")
-
-
-def tiny_flags(squares: pathlib.Path, data_root: pathlib.Path) -> list[str]:
-    """Overrides that turn any `:folder` config into seconds of work."""
-    values = {
-        "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
-        "eval.stride": 24, "batch_size": 8, "epochs": 2, "eval.every": 1,
-        "log_every": 1, "checkpoint_every": 1, "learning_rate": 0.05,
-        "loss.ohem_min_kept": 100, "model.backbone": "resnet18", "model.width": 8,
-        "model.fpn_dim": 8, "eval.panels": 1,
-    }  # fmt: skip
-    return [f"--config.{key}={value}" for key, value in values.items()]
-
-
-PFNET_FLAGS = [
-    "--config.model.reduce_dim=4",
-    "--config.model.edge_points=8",
-    "--config.model.maxpool_size=2",
-]

@@ -85,7 +85,7 @@ def test_full_disk_is_said_before_anything_is_written(tmp_path, state, monkeypat
     store.wait()
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="no room for a checkpoint.*step 1"):
+    with pytest.raises(OSError, match=r"no room for a checkpoint.*step 1"):
         store.save(at(state, 2), {})
     assert store.latest == 1
     store.close()

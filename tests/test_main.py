@@ -12,11 +12,27 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from conftest import PFNET_FLAGS, tiny_flags
 
-from uhrjax import errors, initialize, main, metrics
+from uhrjax import errors, inference, initialize, main, metrics, train
 
 METHODS = ("pfnet", "upernet", "semantic_fpn")
+PFNET_FLAGS = [
+    "--config.model.reduce_dim=4",
+    "--config.model.edge_points=8",
+    "--config.model.maxpool_size=2",
+]
+
+
+def tiny_flags(squares, data_root):
+    """Overrides that turn any `:folder` config into seconds of work."""
+    values = {
+        "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
+        "eval.stride": 24, "batch_size": 8, "epochs": 2, "eval.every": 1,
+        "log_every": 1, "checkpoint_every": 1, "learning_rate": 0.05,
+        "loss.ohem_min_kept": 100, "model.backbone": "resnet18", "model.width": 8,
+        "model.fpn_dim": 8, "eval.panels": 1,
+    }  # fmt: skip
+    return [f"--config.{key}={value}" for key, value in values.items()]
 
 
 def arguments(method, squares, data_root, workdir, *more, mode="train"):
@@ -49,12 +65,38 @@ def spawn(argv, **environment):
 
 
 @pytest.fixture(scope="module")
-def runs(squares, data_root, tmp_path_factory):
+def programs():
+    """Every compiled step and prediction of the runs below."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def runs(squares, data_root, tmp_path_factory, programs):
     """One uninterrupted run of every method."""
     folder = tmp_path_factory.mktemp("runs")
-    for method in METHODS:
-        main.main(arguments(method, squares, data_root, folder / method))
+    make_step, make_predict = train.make_step, inference.make_predict
+
+    def noted_step(*given):
+        programs.append(make_step(*given))
+        return programs[-1]
+
+    def noted_predict(*given):
+        run = make_predict(*given)
+        programs.append(run.compiled)
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_step", noted_step)
+        patch.setattr(inference, "make_predict", noted_predict)
+        for method in METHODS:
+            main.main(arguments(method, squares, data_root, folder / method))
     return folder
+
+
+def test_nothing_is_compiled_twice(runs, programs):
+    # Six steps and scenes of three sizes each: one program per step and per prediction.
+    assert len(programs) == 2 * len(METHODS)
+    assert [program._cache_size() for program in programs] == [1] * len(programs)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -100,8 +142,8 @@ def test_crops_protocol_counts_every_patch(runs, squares, data_root):
     )  # fmt: skip
     main.main(argv)
     report = json.loads((runs / "upernet/report.json").read_text())
-    # 3 x 2 and 2 x 3 patches of 32 px; those at a border shift inward, none is padded
-    assert np.sum(report["confusion"]) == 12 * 32 * 32
+    # 3 x 2 and 2 x 3 patches of 32 px, shifted inward at borders; and the scene of 1 px
+    assert np.sum(report["confusion"]) == 12 * 32 * 32 + 1
 
 
 def test_kill_in_the_middle_and_the_same_command_give_the_same_run(

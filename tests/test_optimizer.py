@@ -71,5 +71,5 @@ def test_adam_couples_its_decay():
     updates, _ = optimize.update(
         {"kernel": jnp.zeros((1, 1))}, optimize.init(params), params
     )
-    # The first step of Adam has the size of the rate whatever the gradient, here the L2.
+    # Adam's first step has the size of the rate, whatever the gradient: here the L2.
     np.testing.assert_allclose(updates["kernel"], -0.1, rtol=1e-4)

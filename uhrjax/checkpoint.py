@@ -56,6 +56,12 @@ class CheckpointStore:
             ),
         )
 
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""

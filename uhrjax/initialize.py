@@ -29,6 +29,7 @@ def start_variables(
     """
     fresh = method.init(jax.random.key(config.seed))
     if not config.init_from:
+        print(f"weights      random, seed {config.seed}")
         return fresh
     path = pathlib.Path(config.init_from).expanduser()
     if not path.exists():

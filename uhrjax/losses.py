@@ -86,8 +86,8 @@ def hard_pixels(pixel_loss: jax.Array, *, threshold: float, min_kept: int) -> ja
     """
     probability = jnp.exp(-jax.lax.stop_gradient(pixel_loss))
     kth = select.kth_smallest(probability, min(pixel_loss.shape[1], max(min_kept, 1)))
-    # The k-th pixel itself is kept: "at most", not "less than".
-    return probability <= jnp.maximum(kth, threshold)[:, None]
+    # The k-th pixel itself is kept, and so is NaN: a diverged loss must not be 0.
+    return ~(probability > jnp.maximum(kth, threshold)[:, None])
 
 
 def edge_loss(edge_logits: jax.Array, boundary: jax.Array, *, group: int) -> jax.Array:

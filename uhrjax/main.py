@@ -11,8 +11,8 @@ import sys
 import jax
 from absl import flags, logging
 
-from uhrjax import config as config_lib
 from uhrjax import compilation, errors, methods, report, score, sources, train
+from uhrjax import config as config_lib
 from uhrjax.evaluate import Evaluator
 
 MODES = ("train", "evaluate")

@@ -14,8 +14,11 @@ import jax
 import numpy as np
 import rich.console
 import rich.table
+from tqdm import tqdm
 
 from uhrjax import metrics
+
+QUIET = ("learning_rate", "patches_per_s", "data_wait_share", "grad_norm")
 
 
 class MetricLog:
@@ -55,11 +58,21 @@ class MetricLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{part}/{name}", value, step)
 
-    def close(self) -> None:
-        """Ends the files."""
+    def __enter__(self) -> MetricLog:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+def progress(title: str, unit: str, total: int | None, done: int = 0) -> tqdm:
+    """Returns a progress bar for `total` units (None: told later); use it in `with`."""
+    return tqdm(
+        desc=title, unit=unit, total=total, initial=done, file=sys.stdout,
+        mininterval=0.5, dynamic_ncols=True, leave=total is not None,
+    )  # fmt: skip
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -94,9 +107,7 @@ def plain(tree: Any) -> Any:
 def postfix(means: dict[str, float]) -> str:
     """Returns the short text at the end of the training bar."""
     parts = [
-        f"{name} {value:.3f}"
-        for name, value in means.items()
-        if name not in ("learning_rate", "patches_per_s", "data_wait_share")
+        f"{name} {value:.3f}" for name, value in means.items() if name not in QUIET
     ]
     parts.append(f"lr {means['learning_rate']:.2g}")
     parts.append(f"{means['patches_per_s']:.1f} patches/s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 import uhrjax
 from uhrjax import checkpoint, initialize, mask, metrics, panel, report
@@ -26,10 +24,7 @@ def evaluate_with_bar(
     evaluator: Evaluator, variables: Any, split: str, on_scene: Any = None
 ) -> Evaluation:
     """Scores a split with a progress bar over its windows."""
-    with tqdm(
-        unit="window", desc=f"evaluate {split}", file=sys.stdout, leave=False,
-        mininterval=0.5, dynamic_ncols=True,
-    ) as bar:  # fmt: skip
+    with report.progress(f"evaluate {split}", "window", total=None) as bar:
 
         def on_progress(done: int, total: int) -> None:
             bar.total = total

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from tqdm import tqdm
 
 from uhrjax import (
     checkpoint,
@@ -71,7 +70,6 @@ def train(
     optimize = optimizer.make_optimizer(config, schedule)
 
     state = _start_state(config, method, optimize, mesh)
-    store = checkpoint.CheckpointStore(workdir)
     meta = {
         "config": config_lib.to_json(config),
         "data": data.info.name,
@@ -79,69 +77,67 @@ def train(
         "colours": [list(colour) for colour in data.info.colours],
         "split_hash": data.info.split_hash,
     }
-    if store.latest is not None:
-        _check_same_run(store.meta(store.latest), meta, workdir)
-        state = store.restore(store.latest, state)
-        print(f"resumed from {store.path(store.latest)}")
-    first = int(state.step)
-
     step_fn = make_step(method, optimize, config, mesh)
-    batches = pipeline.train_batches(
-        stream,
-        transform=augment.Augment(tile=config.tile, **config.data.augment.to_dict()),
-        targets=method.targets,
-        batch_size=config.batch_size,
-        start_step=first,
-        threads=config.data.threads,
-        process=(jax.process_index(), jax.process_count()),
-    )
-    log = report.MetricLog(workdir, resume_step=first)
-    stop = _StopRequest()
-    pending: list[Losses] = []
-    waited, since = 0.0, time.perf_counter()
-    bar = tqdm(
-        total=total, initial=first, unit="step", desc="train", file=sys.stdout,
-        mininterval=0.5, dynamic_ncols=True,
-    )  # fmt: skip
-    for step in range(first, total):
-        asked = time.perf_counter()
-        batch = sharding.put_batch(next(batches), mesh, accumulate=config.accumulate)
-        waited += time.perf_counter() - asked
-        state, losses = step_fn(state, batch)
-        pending.append(losses)
-        bar.update()
-        done = step + 1
-        is_last = done == total
-        is_eval = done % (config.eval.every * epoch_steps) == 0 or is_last
-        is_save = is_eval or stop.requested or done % config.checkpoint_every == 0
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(checkpoint.CheckpointStore(workdir))
+        if store.latest is not None:
+            _check_same_run(store.meta(store.latest), meta, workdir)
+            state = store.restore(store.latest, state)
+            print(f"resumed from {store.path(store.latest)}")
+        first = int(state.step)
+        batches = pipeline.train_batches(
+            stream,
+            transform=augment.Augment(
+                tile=config.tile, **config.data.augment.to_dict()
+            ),
+            targets=method.targets,
+            batch_size=config.batch_size,
+            start_step=first,
+            threads=config.data.threads,
+            process=(jax.process_index(), jax.process_count()),
+        )
+        log = stack.enter_context(report.MetricLog(workdir, resume_step=first))
+        stop = stack.enter_context(_StopRequest())
+        bar = stack.enter_context(report.progress("train", "step", total, first))
+        pending: list[Losses] = []
+        waited, since = 0.0, time.perf_counter()
+        for step in range(first, total):
+            asked = time.perf_counter()
+            batch = sharding.put_batch(
+                next(batches), mesh, accumulate=config.accumulate
+            )
+            waited += time.perf_counter() - asked
+            state, losses = step_fn(state, batch)
+            pending.append(losses)
+            bar.update()
+            done = step + 1
+            is_eval = done % (config.eval.every * epoch_steps) == 0 or done == total
+            stopping = stop.requested  # once: the signal may come at any line
+            is_save = is_eval or stopping or done % config.checkpoint_every == 0
 
-        if is_save or done % config.log_every == 0:
-            means = _mean_losses(pending, range(done - len(pending), done), store)
-            seconds = time.perf_counter() - since
-            means["learning_rate"] = float(schedule(jnp.int32(step)))
-            means["patches_per_s"] = len(pending) * config.batch_size / seconds
-            means["data_wait_share"] = waited / seconds
-            log.write(done, "train", means)
-            bar.set_postfix_str(report.postfix(means))
-            pending = []
-            waited, since = 0.0, time.perf_counter()
-        if is_save:
-            miou = None
-            if is_eval and not stop.requested:
-                found = evaluate(variables(state))
-                miou = found["miou"]
-                log.write(done, config.data.val_split, found)
-                bar.write(f"step {done}: {report.sentence(found)}")
-            store.save(state, meta, miou)
-            since = time.perf_counter()
-        if stop.requested:
-            bar.write(f"asked to stop: saved step {done}; the same command goes on")
-            break
-    bar.close()
-    store.close()
-    log.close()
-    stop.restore()
-    return not stop.requested
+            if is_save or done % config.log_every == 0:
+                means = _mean_losses(pending, range(done - len(pending), done), store)
+                seconds = time.perf_counter() - since
+                means["learning_rate"] = float(schedule(jnp.int32(step)))
+                means["patches_per_s"] = len(pending) * config.batch_size / seconds
+                means["data_wait_share"] = waited / seconds
+                log.write(done, "train", means)
+                bar.set_postfix_str(report.postfix(means))
+                pending = []
+                waited, since = 0.0, time.perf_counter()
+            if is_save:
+                miou = None
+                if is_eval and not stopping:
+                    found = evaluate(variables(state))
+                    miou = found["miou"]
+                    log.write(done, config.data.val_split, found)
+                    bar.write(f"step {done}: {report.sentence(found)}")
+                store.save(state, meta, miou)
+                waited, since = 0.0, time.perf_counter()
+            if stopping:
+                bar.write(f"asked to stop: saved step {done}; the same command goes on")
+                return False
+    return True
 
 
 def variables(state: checkpoint.TrainState) -> dict[str, Any]:
@@ -202,6 +198,7 @@ def make_step(
             grads, (batch_stats, losses) = gradient(
                 state.params, state.batch_stats, batch, key
             )
+        losses = {**losses, "grad_norm": optax.global_norm(grads)}
         updates, opt_state = optimize.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return checkpoint.TrainState(
@@ -294,14 +291,16 @@ class _StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self._before = None
+        self._before: Any = None
+
+    def __enter__(self) -> _StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: Any) -> None:
         self.requested = True
-
-    def restore(self) -> None:
-        """Gives the signal back to whoever had it."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)

@@ -73,7 +73,7 @@ def test_a_damaged_description_says_to_prepare_again(tmp_path):
 
 
 def test_a_folder_without_data_is_no_data_set(tmp_path):
-    with pytest.raises(FileNotFoundError, match="data_builders.prepare"):
+    with pytest.raises(FileNotFoundError, match="python -m data_builders"):
         prepared.read_info(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """A small configuration of any method, and a batch for it."""
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -10,6 +11,14 @@ SMALL_PFNET = SMALL | {
     "maxpool_size": 2,
     "avgpool_size": 2,
 }
+
+
+# Compiles fast, runs slowly: right for what runs once.
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+def run_once(function, *args):
+    return jax.jit(function, compiler_options=FAST_COMPILE)(*args)
 
 
 def config(method="pfnet", *, model=None, loss=None, **changes):

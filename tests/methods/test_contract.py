@@ -9,7 +9,6 @@ import small
 from uhrjax import methods
 from uhrjax.errors import InputError
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 VARIANTS = {
     "pfnet": ("pfnet", {}),
     "pfnet, two passes": (
@@ -47,8 +46,9 @@ def test_loss_is_finite_and_its_gradient_reaches_every_weight(built):
         losses = method.loss(outputs, batch)
         return losses["total"], (losses, method.logits(outputs))
 
-    step = jax.jit(jax.grad(loss, has_aux=True), compiler_options=FAST_COMPILE)
-    gradients, (losses, logits) = step(variables["params"])
+    gradients, (losses, logits) = small.run_once(
+        jax.grad(loss, has_aux=True), variables["params"]
+    )
     assert logits.shape == (2, 64, 96, 5) and logits.dtype == jnp.float32
     assert all(value.shape == () and jnp.isfinite(value) for value in losses.values())
     parts = sum(value for name, value in losses.items() if name != "total")
@@ -66,9 +66,10 @@ def test_training_returns_new_statistics_and_depends_on_the_key(built):
     # Two images of 64 px leave 8 values per channel to the coarsest batch norm.
     batch = small.batch(size=(64, 64))
 
-    @jax.jit
-    def run(key):
-        return method.apply(variables, batch, train=True, key=key)
+    run = jax.jit(
+        lambda key: method.apply(variables, batch, train=True, key=key),
+        compiler_options=small.FAST_COMPILE,
+    )
 
     outputs, stats = run(jax.random.key(1))
     assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
@@ -86,12 +87,15 @@ def test_training_returns_new_statistics_and_depends_on_the_key(built):
 def test_a_batch_equals_its_single_images_and_uint8_its_normalised_floats(built):
     method, variables = built
     batch = small.batch()
-    run = jax.jit(lambda b: method.logits(method.apply(variables, b)))
-    together = run({"views": batch["views"]})
+
+    run = jax.jit(
+        lambda v, x: method.logits(method.apply(v, {"views": x})),
+        compiler_options=small.FAST_COMPILE,
+    )
+    together = run(variables, batch["views"])
     scaled = (batch["views"] / 255 - np.array(method.mean)) / np.array(method.std)
     for image in range(2):
-        views = scaled[image : image + 1].astype(np.float32)
-        alone = run({"views": views})
+        alone = run(variables, scaled[image : image + 1].astype(np.float32))
         np.testing.assert_allclose(together[image], alone[0], atol=2e-4)
 
 
@@ -110,17 +114,18 @@ def test_initial_weights_have_the_distribution_the_modules_declare(name):
     method = methods.build(small.config(name, model={"width": 8, "fpn_dim": 16}))
     ours = method.init(jax.random.key(0))
     images = jnp.zeros((1, 64, 64, 3))
-    declared = jax.jit(
-        lambda key: method.module.init(key, images, train=False),
-        compiler_options=FAST_COMPILE,
-    )(jax.random.key(0))
+    declared = small.run_once(
+        lambda key: method.module.init(key, images, train=False), jax.random.key(0)
+    )
     assert jax.tree.structure(ours) == jax.tree.structure(declared)
 
     def compare(path, a, b):
         assert a.shape == b.shape and a.dtype == b.dtype == jnp.float32
+        a, b = np.array(a), np.array(b)
+        assert a.any() == b.any() and (a == 1).all() == (b == 1).all(), path
         if a.size >= 500:
             assert a.std() == pytest.approx(b.std(), rel=0.15), path
-        assert abs(a).max() == pytest.approx(abs(b).max(), rel=0.8), path
+            assert abs(a).max() == pytest.approx(abs(b).max(), rel=0.5), path
 
     jax.tree_util.tree_map_with_path(compare, ours, declared)
 
@@ -147,7 +152,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_variables(name):
     results = []
     for method in (exact, rough):
         run = lambda v, m=method: m.apply(v, batch)["logits"]  # noqa: E731
-        results.append(jax.jit(run, compiler_options=FAST_COMPILE)(variables))
+        results.append(small.run_once(run, variables))
     assert results[1].dtype == jnp.float32
     assert not (results[0] == results[1]).all()
     assert abs(results[0] - results[1]).mean() < 0.1 * results[0].std()

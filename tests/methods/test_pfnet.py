@@ -32,9 +32,7 @@ def test_flows_exist_for_the_chosen_levels_only(levels, ppm):
     method, outputs = traced(levels=levels, ppm=ppm)
     flows = {name for name in method.shapes()["params"] if name.startswith("flow")}
     assert flows == {f"flow_{level}" for level in levels}
-    assert list(outputs["edge_logits"]) == [
-        f for f in ("F5", "F4", "F3") if f in levels
-    ]
+    assert set(outputs["edge_logits"]) == set(levels)
     neck = set(method.shapes()["params"]["neck"])
     assert ("ppm" in neck) == ppm and ("lateral_3" in neck) != ppm
     assert bool(method.targets(np.zeros((8, 8), np.uint8))) == bool(levels)
@@ -80,7 +78,7 @@ def test_pool_eval_changes_the_number_of_salient_points_in_evaluation_only():
 def test_points_are_centres_of_coarse_pixels_in_image_px():
     method = methods.build(small.config(model={"levels": ("F5",)}))
     variables = method.init(jax.random.key(0))
-    outputs = method.apply(variables, small.batch(count=1))
+    outputs = small.run_once(lambda v: method.apply(v, small.batch(count=1)), variables)
     points = method.points(outputs)
     assert {tuple(p) for p in np.array(points["boundary"][0]).tolist()} == {
         (16.0 + 32 * y, 16.0 + 32 * x) for y in range(2) for x in range(3)
@@ -95,8 +93,8 @@ def test_no_flow_is_upernet_and_no_pyramid_pooling_is_semantic_fpn():
         pfnet = methods.build(small.config(model={"levels": (), "ppm": ppm}))
         variables = plain.init(jax.random.key(0))
         np.testing.assert_allclose(
-            jax.jit(lambda v, m=plain: m.apply(v, batch)["logits"])(variables),
-            jax.jit(lambda v, m=pfnet: m.apply(v, batch)["logits"])(variables),
+            small.run_once(lambda v, m=plain: m.apply(v, batch)["logits"], variables),
+            small.run_once(lambda v, m=pfnet: m.apply(v, batch)["logits"], variables),
             atol=1e-6,
         )
 
@@ -116,7 +114,7 @@ def test_loss_draws_the_boundary_itself_where_the_batch_has_none(rule):
     assert without["edge_F5"] == with_device["edge_F5"]
     host = np.stack([method.targets(label)["boundary"] for label in batch["label"]])
     with_host = method.loss(outputs, batch | {"boundary": host})
-    assert with_host["edge_F5"] == pytest.approx(without["edge_F5"], rel=0.05)
+    np.testing.assert_allclose(with_host["edge_F5"], without["edge_F5"], rtol=0.05)
 
 
 def test_edge_weight_scales_the_edge_loss_only():
@@ -131,5 +129,5 @@ def test_edge_weight_scales_the_edge_loss_only():
         )
         for w in (1, 4)
     )
-    assert four["edge_F5"] == pytest.approx(4 * one["edge_F5"])
+    np.testing.assert_allclose(four["edge_F5"], 4 * one["edge_F5"], rtol=1e-6)
     assert four["seg"] == one["seg"]

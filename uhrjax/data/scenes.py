@@ -18,7 +18,7 @@ from uhrjax import errors
 from uhrjax.data import prepared
 from uhrjax.tiling import window as windows
 
-CACHED_TILES = 128  # decoded tiles kept per reader: up to 100 MB
+CACHED_TILES = 512  # decoded tiles kept per reader: up to 100 MB
 
 
 class SceneReader:

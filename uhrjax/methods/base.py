@@ -103,7 +103,8 @@ class Method:
         Args:
             state_dict: PyTorch name -> array; every one must match, see `weights`.
         """
-        return weights.from_torch(state_dict, self.shapes(), names=self.torch_names)
+        loaded = weights.from_torch(state_dict, self.shapes(), names=self.torch_names)
+        return jax.tree.map(jnp.asarray, loaded)
 
     def import_backbone(
         self, variables: Variables, state_dict: Mapping[str, np.ndarray]
@@ -125,6 +126,7 @@ class Method:
             kind: {"backbone": tree["backbone"]} for kind, tree in shapes.items()
         }
         loaded = weights.from_torch(features, template, names=resnet.TORCH_NAMES)
+        loaded = jax.tree.map(jnp.asarray, loaded)
         return {kind: {**tree, **loaded[kind]} for kind, tree in variables.items()}
 
     def apply(

@@ -85,7 +85,7 @@ class PFNet(nn.Module):
 
         Returns:
             "logits": [B, H, W, num_classes] float32;
-            "edge_logits": {level: [B, h, w, 1] float32}, in the order of the passes;
+            "edge_logits": {level: [B, h, w, 1] float32};
             "points": {"salient", "boundary"}: [B, N, 2] float32, (y, x) image px.
         """
         maps = resnet.ResNet(

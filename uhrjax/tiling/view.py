@@ -69,9 +69,12 @@ def average(pixels: np.ndarray, scale: int) -> np.ndarray:
     """
     if scale == 1:
         return pixels
-    total = np.zeros(pixels[::scale, ::scale].shape, np.uint32)
-    for row in range(scale):
-        for column in range(scale):
-            total += pixels[row::scale, column::scale]
     area = scale * scale
-    return ((total + area // 2) // area).astype(np.uint8)
+    wide = np.uint16 if area * 256 <= 2**16 else np.uint32  # holds a block's sum
+    rows = pixels[::scale].astype(wide)
+    for row in range(1, scale):
+        rows += pixels[row::scale]
+    total = rows[:, ::scale] + wide(area // 2)
+    for column in range(1, scale):
+        total += rows[:, column::scale]
+    return (total // wide(area)).astype(np.uint8)
