@@ -278,3 +278,13 @@ def test_baselines_take_sides_that_are_no_multiple_of_32(name):
     batch = {"views": np.zeros((1, 1, 50, 37, 3), np.uint8)}
     shape = jax.eval_shape(lambda v: method.apply(v, batch), method.shapes())
     assert shape["logits"].shape == (1, 50, 37, 5)
+
+
+def test_init_under_a_transformation_has_the_same_shapes(built):
+    method, variables = built
+
+    def shapes(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+    inside = jax.eval_shape(method.init, jax.random.key(0))
+    assert shapes(inside) == shapes(variables)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uhrjax.nn import point_flow
+from uhrjax.nn import initial, point_flow
 
 
 def run(x_high, x_low, *, train=False, **fields):
@@ -14,13 +14,19 @@ def run(x_high, x_low, *, train=False, **fields):
         **{"reduce_dim": 4, "edge_points": 5, "maxpool_size": 3, "avgpool_size": 2}
         | fields
     )
-    variables = module.init(jax.random.key(3), x_high, x_low, train=False)
-    if not train:
-        return module.apply(variables, x_high, x_low, train=False), variables
-    rngs = {"dropout": jax.random.key(4)}
-    flow, _ = module.apply(
-        variables, x_high, x_low, train=True, rngs=rngs, mutable="batch_stats"
+    shapes = jax.eval_shape(
+        lambda *maps: module.init(jax.random.key(0), *maps, train=False), x_high, x_low
     )
+    variables = initial.draw(shapes, jax.random.key(3))
+    rngs = {"dropout": jax.random.key(4)}
+
+    def apply(*args):
+        if not train:
+            return module.apply(*args, train=False)
+        return module.apply(*args, train=True, rngs=rngs, mutable="batch_stats")[0]
+
+    options = {"xla_backend_optimization_level": 0}
+    flow = jax.jit(apply, compiler_options=options)(variables, x_high, x_low)
     return flow, variables
 
 

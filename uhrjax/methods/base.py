@@ -86,7 +86,16 @@ class Method:
         self._check_sides("config.tile", (self.tile, self.tile))
 
     def init(self, key: jax.Array) -> Variables:
-        """Returns random {"params", "batch_stats"}, float32."""
+        """Returns random {"params", "batch_stats"}; no forward pass is computed.
+
+        Drawn by numpy, which takes a second where compiling the initialisers takes
+        many. Under a transformation (`jax.jit(method.init)`) the modules' own
+        initialisers run: the same distributions, other numbers.
+        """
+        if isinstance(key, jax.core.Tracer):
+            example = self._example()
+            images = jnp.zeros(example.shape, example.dtype)
+            return self.module.init(key, images, train=False)
         return initial.draw(self.shapes(), key)
 
     def shapes(self) -> Variables:
