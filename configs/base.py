@@ -77,6 +77,8 @@ def defaults() -> ml_collections.ConfigDict:
     config.eval.protocol = "scene"  # every scene pixel once; "crops": the papers' way
     config.eval.stride = 0  # px between windows of a scene
     config.eval.batch_size = 0  # 0: as in training
+    config.eval.blend = "average"  # of overlapping windows; hann, gaussian, montage
+    config.eval.score = "probabilities"  # what is blended, or "logits"
     config.eval.at_start = False  # also score the untrained network, for the record
     config.eval.boundary = (3.0, 5.0, 9.0, 12.0)  # px; < 1: share of the diagonal
     config.eval.background = 0  # class that foreground ratios leave out

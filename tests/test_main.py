@@ -74,28 +74,28 @@ def programs():
 def runs(squares, data_root, tmp_path_factory, programs):
     """One uninterrupted run of every method."""
     folder = tmp_path_factory.mktemp("runs")
-    make_step, make_predict = train.make_step, inference.make_predict
+    make_step, make_engine = train.make_step, inference.Engine
 
     def noted_step(*given):
         programs.append(make_step(*given))
         return programs[-1]
 
-    def noted_predict(*given):
-        run = make_predict(*given)
-        programs.append(run.compiled)
-        return run
+    def noted_engine(*given):
+        engine = make_engine(*given)
+        programs.extend([engine.run_windows, engine.take_rows, engine.move_image])
+        return engine
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "make_step", noted_step)
-        patch.setattr(inference, "make_predict", noted_predict)
+        patch.setattr(inference, "Engine", noted_engine)
         for method in METHODS:
             main.main(arguments(method, squares, data_root, folder / method))
     return folder
 
 
 def test_nothing_is_compiled_twice(runs, programs):
-    # Six steps and scenes of three sizes each: one program per step and per prediction.
-    assert len(programs) == 2 * len(METHODS)
+    # Six steps and three evaluations of scenes of three sizes each.
+    assert len(programs) == 4 * len(METHODS)
     assert [program._cache_size() for program in programs] == [1] * len(programs)
 
 

@@ -161,6 +161,8 @@ CHOICES = {
     "schedule.per": ("epoch", "step"),
     "data.layout": ("patches", "scenes"),
     "eval.protocol": ("scene", "crops"),
+    "eval.blend": ("average", "hann", "gaussian", "montage"),
+    "eval.score": ("probabilities", "logits"),
     "init_what": ("backbone", "model"),
 }
 AT_LEAST = {

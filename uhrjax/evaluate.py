@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -20,6 +21,7 @@ COUNT_WINDOW = 2048  # px; scenes are compared to their labels in windows of thi
 
 OnScene = Callable[[scenes.SceneReader, inference.ScenePrediction], None]
 OnProgress = Callable[[int, int], None]
+Predict = Callable[[Any, Any], dict[str, Any]]
 
 
 @dataclasses.dataclass
@@ -72,10 +74,8 @@ class Evaluator:
     ):
         self._config, self._method, self._data = config, method, data
         self._mesh = sharding.make_mesh()
-        self.predict = inference.make_predict(method, self._mesh)
-        wanted = config.eval.batch_size or config.batch_size
-        self._batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
-        self._window = {"tile": config.tile, "stride": config.eval.stride}
+        self._predict = make_predict(method, self._mesh)
+        self._engines: dict[int, inference.Engine] = {}
 
     def __call__(
         self,
@@ -117,15 +117,43 @@ class Evaluator:
     ) -> None:
         """Merges the windows of a scene first, then counts each pixel once."""
         reader = self._data.open_scenes(split)
-        total = inference.count_windows(reader, **self._window)
-        done = iter(range(1, total + 1))
+        engine = self._engine(reader)
+        total = sum(
+            engine.count_windows(inference.PreparedScene(reader, index))
+            for index in range(len(reader))
+        )
+        done = 0
+
+        def on_windows(number: int, skipped: int) -> None:
+            nonlocal done
+            done += number
+            on_progress(done, total)
+
         for scene in inference.predict_scenes(
-            self.predict, variables, reader, batch_size=self._batch_size,
-            views=self._method.views, num_classes=self._method.num_classes,
-            on_window=lambda: on_progress(next(done), total), **self._window,
-        ):  # fmt: skip
+            engine, variables, reader, on_windows=on_windows
+        ):
             self._count_scene(result, reader, scene)
             on_scene(reader, scene)
+
+    def _engine(self, reader: scenes.SceneReader) -> inference.Engine:
+        """Returns the engine for the widest scene; small scenes need small batches."""
+        widest = max(scene.width for scene in reader.scenes)
+        tile, stride = self._config.tile, self._config.eval.stride
+        columns = len(window_lib.plan_starts(widest, tile=tile, stride=stride))
+        batch_size = min(
+            self._config.eval.batch_size or self._config.batch_size, columns
+        )
+        batch_size = math.ceil(batch_size / self._mesh.size) * self._mesh.size
+        if batch_size not in self._engines:
+            tiling = inference.Tiling(
+                tile=tile,
+                stride=stride,
+                batch_size=batch_size,
+                blend=self._config.eval.blend,
+                score=self._config.eval.score,
+            )
+            self._engines[batch_size] = inference.Engine(self._method, tiling)
+        return self._engines[batch_size]
 
     def _crops(
         self,
@@ -137,8 +165,11 @@ class Evaluator:
         """Counts every precomputed patch; overlaps count as often as they occur."""
         source = self._data.open_patches(split)
         samples = (source[i] for i in range(len(source)))
-        for batch in pipeline.padded_batches(samples, self._batch_size):
-            found = self.predict(variables, {"views": batch["views"]})
+        wanted = self._config.eval.batch_size or self._config.batch_size
+        batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
+        for batch in pipeline.padded_batches(samples, batch_size):
+            placed = sharding.put_batch({"views": batch["views"]}, self._mesh)
+            found = self._predict(variables, placed)
             labels = np.asarray(found["labels"])
             points = {name: np.asarray(p) for name, p in found["points"].items()}
             for i in np.flatnonzero(batch["valid"]):
@@ -208,6 +239,20 @@ class Evaluator:
         return metrics.boundary_counts(
             label, ours, self._method.num_classes, self._radii(size), core
         )
+
+
+def make_predict(method: base.Method, mesh: jax.sharding.Mesh) -> Predict:
+    """Returns the compiled (variables, batch) -> {"labels", "points"} of single crops.
+
+    `labels` [B, P, P] uint8; `points` name -> [B, N, 2] float32 (y, x) in crop px.
+    """
+
+    def predict(variables: Any, batch: Any) -> dict[str, Any]:
+        outputs = method.apply(variables, batch, train=False)
+        labels = method.logits(outputs).argmax(-1).astype("uint8")
+        return {"labels": labels, "points": method.points(outputs)}
+
+    return jax.jit(predict, out_shardings=sharding.replicated(mesh))
 
 
 def _cores(height: int, width: int) -> Iterator[window_lib.Window]:

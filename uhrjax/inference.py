@@ -1,25 +1,447 @@
-"""Scene -> windows -> logits -> label map: the only loop over windows there is."""
+"""Scene -> windows -> logits -> canvas -> labels: the only loop over windows there is.
+
+A scene of any size passes through the device in bands, one per row of windows. A band
+lies on the device as blocks of one fixed size, image (uint8) and canvas (float32 sums
+of weighted class scores) alike, so that few programs serve every scene: one runs the
+windows that start in a block, one takes the finished rows off a block, one moves its
+image on. Every pixel is sent once and comes back as a label.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from uhrjax import sharding
-from uhrjax.data import pipeline, scenes
+from uhrjax import errors, sharding
+from uhrjax.data import prepared
 from uhrjax.methods import base
-from uhrjax.tiling import canvas, view
+from uhrjax.tiling import blend as blend_lib
 from uhrjax.tiling import window as window_lib
 
 IN_MEMORY_PIXELS = 1 << 26  # a larger label map lives in a temporary file
+UNSEEN = 255  # label of pixels that no window covered (skipped nodata)
+SCORES = ("probabilities", "logits")
 
-Predict = Callable[[Any, Any], dict[str, Any]]
+
+class Scene(Protocol):
+    """What the engine needs of a scene; `data.raster` and `PreparedScene` have it."""
+
+    info: prepared.SceneInfo
+
+    def read(self, window: window_lib.Window) -> np.ndarray: ...
+    def read_valid(self, window: window_lib.Window) -> np.ndarray | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedScene:
+    """A scene of a prepared data set."""
+
+    reader: Any  # data.scenes.SceneReader
+    index: int
+
+    @property
+    def info(self) -> prepared.SceneInfo:
+        """Size and place."""
+        return self.reader.scenes[self.index]
+
+    def read(self, window: window_lib.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 3], 0 beyond the border."""
+        return self.reader.read_image(self.index, window)
+
+    def read_valid(self, window: window_lib.Window) -> None:
+        """Returns None: every pixel is one."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How scenes are cut and put together again; one compiled engine per value."""
+
+    tile: int  # px
+    stride: int  # px
+    batch_size: int  # windows per program call, a multiple of the number of devices
+    blend: str = "average"  # of `blend.BLENDS`
+    score: str = "probabilities"  # what is summed, of SCORES
+    probabilities: bool = False  # hand out class probabilities, too
+
+    def __post_init__(self) -> None:
+        if self.blend not in blend_lib.BLENDS:
+            known = ", ".join(blend_lib.BLENDS)
+            raise errors.InputError(f"blend {self.blend!r} is unknown; use {known}")
+        if self.score not in SCORES:
+            known = ", ".join(SCORES)
+            raise errors.InputError(f"score {self.score!r} is unknown; use {known}")
+
+    @property
+    def block(self) -> int:
+        """Width of a block, px: a window reaches at most into the next one."""
+        return max(self.batch_size * self.stride, self.tile)
+
+
+class Rows(NamedTuple):
+    """Finished rows of a scene."""
+
+    top: int
+    labels: np.ndarray  # [h, W] uint8
+    probabilities: np.ndarray | None  # [h, W, K] float32
+    points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) scene px, of a band
+
+
+class Call(NamedTuple):
+    """Windows of one band that start in one block, padded to the batch size B."""
+
+    block: int
+    starts: np.ndarray  # [B] int32, left border in block px
+    valid: np.ndarray  # [B] bool
+    owned: (
+        np.ndarray
+    )  # [B, 4] int32: top, bottom, left, right of what counts, window px
+
+
+class Band(NamedTuple):
+    """One row of windows."""
+
+    top: int  # scene px
+    finished: int  # rows from `top` that get nothing more from later bands
+    calls: list[Call]
+
+
+class Engine:
+    """Labels scenes of any size with one method; compiles once."""
+
+    def __init__(self, method: base.Method, tiling: Tiling):
+        self._method, self.tiling = method, tiling
+        scale = max(view.scale for view in method.views)
+        tile, block = tiling.tile, tiling.block
+        self._margin = (scale - 1) * tile // 2 + (scale > 1)  # rows, columns of context
+        self._left = -(-self._margin // block)  # blocks a window may reach back ...
+        self._right = -(-(tile + self._margin) // block)  # ... and ahead
+        self._mesh = sharding.make_mesh()
+        self._everywhere = sharding.replicated(self._mesh)
+        self._window = blend_lib.window_weights(tiling.blend, tile)
+        self.run_windows = jax.jit(self._run_windows, donate_argnums=2)
+        self.take_rows = jax.jit(self._take_rows, donate_argnums=0)
+        self.move_image = jax.jit(_move_image, donate_argnums=0)
+
+    def label(
+        self,
+        variables: Any,
+        scene: Scene,
+        *,
+        first_row: int = 0,
+        on_windows: Callable[[int, int], None] = lambda done, skipped: None,
+    ) -> Iterator[Rows]:
+        """Yields the labels of a scene from top to bottom.
+
+        Args:
+            variables: of the method.
+            scene: to label.
+            first_row: rows above it are done already and are not handed out again.
+            on_windows: called with how many windows were just done, and how many of
+                them were skipped because they hold nodata only.
+
+        Yields:
+            Rows in order, without gaps; the same whatever `first_row`.
+        """
+        size = (scene.info.height, scene.info.width)
+        bands = plan_bands(*size, self.tiling, first_row=first_row)
+        count = -(-size[1] // self.tiling.block)
+        canvases = [self._empty_canvas() for _ in range(count + 1)]
+        images: list[jax.Array] = []
+        ready: list[Rows] = []  # on their way back from the device
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(self._read_band, scene, bands, 0)
+            for i, band in enumerate(bands):
+                rows, seen, valid = reading.result()
+                if i + 1 < len(bands):
+                    reading = pool.submit(self._read_band, scene, bands, i + 1)
+                images = self._move_down(images, rows, bands, i)
+                points = []
+                for call, is_seen in zip(band.calls, seen, strict=True):
+                    if is_seen:
+                        found = self._run_call(variables, call, images, canvases)
+                        points.append((call, found))
+                    number = int(call.valid.sum())
+                    on_windows(number, 0 if is_seen else number)
+                taken = self._take_band(band, canvases, count)
+                ready.append((band, taken, points, valid))
+                if len(ready) > 1:  # the device is at work on the next band
+                    yield from self._collect(*ready.pop(0), size, first_row)
+            for entry in ready:
+                yield from self._collect(*entry, size, first_row)
+
+    def count_windows(self, scene: Scene, *, first_row: int = 0) -> int:
+        """Returns how many windows `label` will run or skip."""
+        size = (scene.info.height, scene.info.width)
+        bands = plan_bands(*size, self.tiling, first_row=first_row)
+        return sum(int(call.valid.sum()) for band in bands for call in band.calls)
+
+    def _empty_canvas(self) -> tuple[jax.Array, jax.Array]:
+        shape = (self.tiling.tile, self.tiling.block)
+        empty = (
+            np.zeros((*shape, self._method.num_classes), np.float32),
+            np.zeros(shape, np.float32),
+        )
+        return jax.device_put(empty, self._everywhere)
+
+    def _read_band(
+        self, scene: Scene, bands: list[Band], i: int
+    ) -> tuple[np.ndarray, list[bool], np.ndarray | None]:
+        """Reads what band i has below band i - 1; runs in the background.
+
+        Returns:
+            pixels [rows, W, 3]; per call whether any of its pixels is valid; the
+            validity of the band's finished rows, None if all are.
+        """
+        tile, width, band = self.tiling.tile, scene.info.width, bands[i]
+        bottom = band.top + tile + self._margin
+        top = bottom - tile - 2 * self._margin
+        if i:
+            top = bands[i - 1].top + tile + self._margin
+        rows = scene.read(window_lib.Window(top, 0, bottom - top, width))
+        here = window_lib.Window(band.top, 0, tile, width)
+        valid = scene.read_valid(here)
+        if valid is None:
+            return rows, [True] * len(band.calls), None
+        seen = []
+        for call in band.calls:
+            lefts = call.block * self.tiling.block + call.starts[call.valid]
+            seen.append(bool(valid[:, lefts.min() : lefts.max() + tile].any()))
+        return rows, seen, valid[: band.finished]
+
+    def _move_down(
+        self, images: list[jax.Array], rows: np.ndarray, bands: list[Band], i: int
+    ) -> list[jax.Array]:
+        """Returns the band's image blocks: the last band's rows moved up, new below."""
+        block, tall = self.tiling.block, self.tiling.tile + 2 * self._margin
+        count = -(-rows.shape[1] // block)
+        padded = np.zeros((tall, count * block, 3), np.uint8)
+        padded[: len(rows), : rows.shape[1]] = rows
+        pieces = [padded[:, j * block : (j + 1) * block] for j in range(count)]
+        if not images:
+            return [jax.device_put(piece, self._everywhere) for piece in pieces]
+        advance = np.int32(bands[i].top - bands[i - 1].top)
+        return [
+            self.move_image(image, np.ascontiguousarray(piece), advance)
+            for image, piece in zip(images, pieces, strict=True)
+        ]
+
+    def _run_call(
+        self,
+        variables: Any,
+        call: Call,
+        images: list[jax.Array],
+        canvases: list[tuple[jax.Array, jax.Array]],
+    ) -> dict[str, jax.Array]:
+        """Runs a call's windows, adds to its canvases, returns the method's points."""
+        j = call.block
+        around = range(j - self._left, j + self._right + 1)
+        # Beyond the scene any block will do as long as none of it is seen: zeros.
+        near = [
+            images[k] if 0 <= k < len(images) else jnp.zeros_like(images[0])
+            for k in around
+        ]
+        pair, points = self.run_windows(
+            variables, near, canvases[j : j + 2], call.starts, call.valid, call.owned
+        )
+        canvases[j : j + 2] = pair
+        return points
+
+    def _run_windows(
+        self,
+        variables: Any,
+        images: list[jax.Array],
+        canvases: list[tuple[jax.Array, jax.Array]],
+        starts: jax.Array,
+        valid: jax.Array,
+        owned: jax.Array,
+    ) -> tuple[list[tuple[jax.Array, jax.Array]], dict[str, jax.Array]]:
+        """Cuts a call's windows, labels them, adds their scores to two canvases."""
+        tile, block = self.tiling.tile, self.tiling.block
+        region = jnp.concatenate(images, axis=1)  # [tile + 2 margin, blocks, 3]
+        views = jax.vmap(lambda start: self._cut_views(region, start))(starts)
+        split = NamedSharding(self._mesh, PartitionSpec("data"))
+        views = jax.lax.with_sharding_constraint(views, split)
+        outputs = self._method.apply(variables, {"views": views}, train=False)
+        scores = self._method.logits(outputs)  # [B, tile, tile, K]
+        if self.tiling.score == "probabilities":
+            scores = jax.nn.softmax(scores)
+        line = jnp.arange(tile)
+        top, bottom, left, right = (owned[:, k, None, None] for k in range(4))
+        rows, columns = line[None, :, None], line[None, None, :]
+        counts = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+        counts &= valid[:, None, None]
+        weights = jnp.where(counts, self._window, 0.0)  # [B, tile, tile]
+
+        totals = [jnp.concatenate(pair, axis=1) for pair in zip(*canvases, strict=True)]
+        for b in range(len(starts)):
+            added = (weights[b, ..., None] * scores[b], weights[b])
+            for k, value in enumerate(added):
+                place = (0, starts[b]) + (0,) * (value.ndim - 2)
+                old = jax.lax.dynamic_slice(totals[k], place, value.shape)
+                totals[k] = jax.lax.dynamic_update_slice(totals[k], old + value, place)
+        halves = [
+            tuple(total[:, h * block : (h + 1) * block] for total in totals)
+            for h in range(2)
+        ]
+        return halves, self._method.points(outputs)
+
+    def _cut_views(self, region: jax.Array, start: jax.Array) -> jax.Array:
+        """Cuts all views of one window; `start` counts from the call's block."""
+        tile, crops = self.tiling.tile, []
+        for view in self._method.views:
+            side = view.scale * tile
+            back = (side - tile + 1) // 2  # as `view.widen`
+            place = (
+                self._margin - back,
+                self._left * self.tiling.block + start - back,
+                0,
+            )
+            crop = jax.lax.dynamic_slice(region, place, (side, side, 3))
+            crops.append(_average(crop, view.scale))
+        return jnp.stack(crops)
+
+    def _take_band(
+        self, band: Band, canvases: list[tuple[jax.Array, jax.Array]], count: int
+    ) -> list[dict[str, jax.Array]]:
+        """Takes the finished rows off all canvases and moves them up."""
+        taken = []
+        for j in range(count):
+            rows, canvases[j] = self.take_rows(canvases[j], np.int32(band.finished))
+            taken.append(rows)
+        return taken
+
+    def _take_rows(
+        self, canvas: tuple[jax.Array, jax.Array], finished: jax.Array
+    ) -> tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array]]:
+        scores, weights = canvas
+        labels = jnp.where(weights > 0, scores.argmax(-1), UNSEEN).astype(jnp.uint8)
+        rows = {"labels": labels}
+        if self.tiling.probabilities:
+            mean = scores / jnp.maximum(weights, 1e-12)[..., None]
+            is_logit = self.tiling.score == "logits"
+            rows["probabilities"] = jax.nn.softmax(mean) if is_logit else mean
+        return rows, tuple(_move_up(part, finished) for part in canvas)
+
+    def _collect(
+        self,
+        band: Band,
+        taken: list[dict[str, jax.Array]],
+        points: list[tuple[Call, dict[str, jax.Array]]],
+        valid: np.ndarray | None,
+        size: tuple[int, int],
+        first_row: int,
+    ) -> Iterator[Rows]:
+        """Waits for a band and yields its finished rows."""
+        done = slice(max(first_row - band.top, 0), band.finished)
+        if done.start >= done.stop:
+            return
+        joined = {
+            name: np.concatenate([np.asarray(rows[name]) for rows in taken], axis=1)
+            for name in taken[0]
+        }
+        labels = joined["labels"][done, : size[1]].copy()
+        if valid is not None:
+            labels[~valid[done]] = UNSEEN
+        likely = joined.get("probabilities")
+        if likely is not None:
+            likely = likely[done, : size[1]]
+        places = self._scene_points(band, points, size)
+        yield Rows(band.top + done.start, labels, likely, places)
+
+    def _scene_points(
+        self,
+        band: Band,
+        points: list[tuple[Call, dict[str, jax.Array]]],
+        size: tuple[int, int],
+    ) -> dict[str, np.ndarray]:
+        found: dict[str, list[np.ndarray]] = {}
+        for call, named in points:
+            lefts = call.block * self.tiling.block + call.starts
+            corner = np.stack([np.full_like(lefts, band.top), lefts], 1)[:, None]
+            for name, local in named.items():
+                places = (np.asarray(local) + corner)[call.valid].reshape(-1, 2)
+                inside = (places < size).all(1)  # not in the padding
+                found.setdefault(name, []).append(places[inside].astype(np.float32))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def plan_bands(
+    height: int, width: int, tiling: Tiling, *, first_row: int = 0
+) -> list[Band]:
+    """Plans all program calls of a scene, leaving out bands above `first_row`."""
+    tile, stride = tiling.tile, tiling.stride
+    tops = window_lib.plan_starts(height, tile=tile, stride=stride)
+    lefts = np.array(window_lib.plan_starts(width, tile=tile, stride=stride))
+    own = functools.partial(blend_lib.owned_spans, tile=tile, blend=tiling.blend)
+    rows, columns = own(tops, length=height), own(lefts, length=width)
+    bands = []
+    for i, top in enumerate(tops):
+        if top + tile <= first_row:
+            continue
+        until = tops[i + 1] if i + 1 < len(tops) else height
+        calls = _plan_calls(rows[i], lefts, columns, tiling)
+        bands.append(Band(top, until - top, calls))
+    return bands
+
+
+def _plan_calls(
+    rows: np.ndarray, lefts: np.ndarray, columns: np.ndarray, tiling: Tiling
+) -> list[Call]:
+    """Groups the windows of a band by block and batch."""
+    size, calls = tiling.batch_size, []
+    blocks = lefts // tiling.block
+    for block in np.unique(blocks):
+        members = np.flatnonzero(blocks == block)
+        for group in np.split(members, range(size, len(members), size)):
+            # Missing windows repeat the first; they are not valid and add nothing.
+            index = np.append(group, np.repeat(group[:1], size - len(group)))
+            owned = np.concatenate(
+                [np.broadcast_to(rows, (size, 2)), columns[index]], axis=1
+            )
+            starts = (lefts[index] - block * tiling.block).astype(np.int32)
+            valid = np.arange(size) < len(group)
+            calls.append(Call(int(block), starts, valid, owned.astype(np.int32)))
+    return calls
+
+
+def _move_image(image: jax.Array, rows: jax.Array, advance: jax.Array) -> jax.Array:
+    """Drops the first `advance` rows and appends as many of `rows`."""
+    both = jnp.concatenate([image, rows])
+    return jax.lax.dynamic_slice_in_dim(both, advance, len(image))
+
+
+def _move_up(canvas: jax.Array, rows: jax.Array) -> jax.Array:
+    """Drops the first rows and appends zeros."""
+    both = jnp.concatenate([canvas, jnp.zeros_like(canvas)])
+    return jax.lax.dynamic_slice_in_dim(both, rows, len(canvas))
+
+
+def _average(pixels: jax.Array, scale: int) -> jax.Array:
+    """Means of scale x scale blocks, halves rounded up, as `view.average`."""
+    if scale == 1:
+        return pixels
+    side = pixels.shape[0] // scale
+    blocks = pixels.astype(jnp.int32).reshape(side, scale, side, scale, 3)
+    area = scale * scale
+    return ((blocks.sum((1, 3)) + area // 2) // area).astype(jnp.uint8)
+
+
+def label_array(height: int, width: int) -> np.ndarray:
+    """Returns [height, width] uint8 zeros, on the disk when large."""
+    if height * width <= IN_MEMORY_PIXELS:
+        return np.zeros((height, width), np.uint8)
+    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
+        return np.memmap(file, np.uint8, "w+", shape=(height, width))
 
 
 @dataclasses.dataclass
@@ -31,149 +453,21 @@ class ScenePrediction:
     points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) in scene px
 
 
-def make_predict(method: base.Method, mesh: jax.sharding.Mesh) -> Predict:
-    """Returns the compiled (variables, batch) -> arrays of one batch of windows.
-
-    The arrays: `probabilities` [B, P, P, K] float32, `labels` [B, P, P] uint8 and
-    `points`, name -> [B, N, 2] float32 (y, x) in window px.
-    """
-
-    def predict(variables: Any, batch: Any) -> dict[str, Any]:
-        outputs = method.apply(variables, batch, train=False)
-        logits = method.logits(outputs)
-        return {
-            "probabilities": jax.nn.softmax(logits),
-            "labels": logits.argmax(-1).astype("uint8"),
-            "points": method.points(outputs),
-        }
-
-    compiled = jax.jit(predict)
-
-    def run(variables: Any, batch: Any) -> dict[str, Any]:
-        return compiled(variables, sharding.put_batch(batch, mesh))
-
-    run.compiled = compiled
-    return run
-
-
 def predict_scenes(
-    predict: Predict,
+    engine: Engine,
     variables: Any,
-    reader: scenes.SceneReader,
+    reader: Any,
     *,
-    tile: int,
-    stride: int,
-    batch_size: int,
-    views: tuple[view.View, ...],
-    num_classes: int,
-    on_window: Callable[[], None] = lambda: None,
+    on_windows: Callable[[int, int], None] = lambda done, skipped: None,
 ) -> Iterator[ScenePrediction]:
-    """Yields the label map of every scene, in order.
-
-    Windows of several scenes share a batch, so only the last batch is padded; every
-    batch has one shape. The next batch is read while the device works.
-
-    Args:
-        predict: from `make_predict`.
-        variables: of the method.
-        reader: the scenes.
-        tile: window side, px.
-        stride: between windows, px.
-        batch_size: a multiple of the number of devices.
-        views: of the method.
-        num_classes: K.
-        on_window: called once per finished window.
-    """
-    windows = _windows(reader, tile=tile, stride=stride)
-    samples = (
-        {"views": view.cut_views(_read_of(reader, scene), place, views),
-         "scene": np.int32(scene), "window": np.array(place, np.int32)}
-        for scene, place in windows
-    )  # fmt: skip
-    open_scene: _OpenScene | None = None
-    for batch in _ahead(pipeline.padded_batches(samples, batch_size)):
-        result = predict(variables, {"views": batch["views"]})
-        scores = np.asarray(result["probabilities"])
-        points = jax.tree.map(np.asarray, result["points"])
-        for i in np.flatnonzero(batch["valid"]):
-            scene = int(batch["scene"][i])
-            if open_scene is None or open_scene.index != scene:
-                if open_scene is not None:
-                    yield open_scene.finish()
-                open_scene = _OpenScene(reader, scene, tile, num_classes)
-            place = window_lib.Window(*map(int, batch["window"][i]))
-            open_scene.add(place, scores[i], {k: p[i] for k, p in points.items()})
-            on_window()
-    if open_scene is not None:
-        yield open_scene.finish()
-
-
-def count_windows(reader: scenes.SceneReader, *, tile: int, stride: int) -> int:
-    """Returns how many windows `predict_scenes` will run."""
-    return sum(1 for _ in _windows(reader, tile=tile, stride=stride))
-
-
-def label_array(height: int, width: int) -> np.ndarray:
-    """Returns [height, width] uint8 zeros, on the disk when large."""
-    if height * width <= IN_MEMORY_PIXELS:
-        return np.zeros((height, width), np.uint8)
-    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
-        return np.memmap(file, np.uint8, "w+", shape=(height, width))
-
-
-class _OpenScene:
-    """A scene whose windows are coming in."""
-
-    def __init__(
-        self, reader: scenes.SceneReader, index: int, tile: int, num_classes: int
-    ):
-        info = reader.scenes[index]
-        self.index = index
-        self._labels = label_array(info.height, info.width)
-        self._canvas = canvas.StripCanvas(
-            self._labels, tile=tile, num_classes=num_classes
-        )
-        self._points: dict[str, list[np.ndarray]] = {}
-
-    def add(
-        self,
-        window: window_lib.Window,
-        scores: np.ndarray,
-        points: dict[str, np.ndarray],
-    ) -> None:
-        self._canvas.add(window, scores)
-        for name, place in points.items():
-            place = place + np.array([window.top, window.left], np.float32)
-            inside = (place < self._labels.shape).all(1)  # not in the padding
-            self._points.setdefault(name, []).append(place[inside])
-
-    def finish(self) -> ScenePrediction:
-        self._canvas.finish()
-        points = {name: np.concatenate(p) for name, p in self._points.items()}
-        return ScenePrediction(self.index, self._labels, points)
-
-
-def _windows(
-    reader: scenes.SceneReader, *, tile: int, stride: int
-) -> Iterator[tuple[int, window_lib.Window]]:
-    for index, info in enumerate(reader.scenes):
-        for place in window_lib.plan_windows(
-            info.height, info.width, tile=tile, stride=stride
-        ):
-            yield index, place
-
-
-def _read_of(
-    reader: scenes.SceneReader, index: int
-) -> Callable[[window_lib.Window], np.ndarray]:
-    return lambda place: reader.read_image(index, place)
-
-
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Computes the next item in a thread while the current one is used."""
-    end = object()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item
+    """Yields the whole label map of every scene of a prepared data set, in order."""
+    for index in range(len(reader)):
+        scene = PreparedScene(reader, index)
+        labels = label_array(scene.info.height, scene.info.width)
+        points: dict[str, list[np.ndarray]] = {}
+        for rows in engine.label(variables, scene, on_windows=on_windows):
+            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+            for name, places in rows.points.items():
+                points.setdefault(name, []).append(places)
+        joined = {name: np.concatenate(parts) for name, parts in points.items()}
+        yield ScenePrediction(index, labels, joined)

@@ -1,0 +1,187 @@
+"""The engine against summing whole scenes in numpy, on a network of one convolution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uhrjax import inference
+from uhrjax.data import prepared
+from uhrjax.tiling import blend, view, window
+
+KERNEL = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+
+class Conv:
+    """Logits = 3x3 convolution of the first view + twice the mean of the others."""
+
+    num_classes = 4
+
+    def __init__(self, scales=(1,)):
+        self.views = tuple(view.View(scale) for scale in scales)
+        self.calls = 0
+
+    def apply(self, variables, batch, *, train):
+        self.calls += 1  # while tracing only
+        views = batch["views"].astype(jnp.float32) / 255
+        x = views[:, 0] + 2 * views[:, 1:].sum(1)
+        return jax.lax.conv_general_dilated(
+            x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def logits(self, outputs):
+        return outputs
+
+    def points(self, outputs):
+        middle = jnp.full((outputs.shape[0], 1, 2), outputs.shape[1] / 2)
+        return {"middle": middle}
+
+
+class ArrayScene:
+    """A scene in memory."""
+
+    def __init__(self, height, width, seed=0, valid=None):
+        rng = np.random.default_rng(seed)
+        self.pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        self.info = prepared.SceneInfo("scene", height, width)
+        self.valid = valid
+        self.sent = 0
+
+    def read(self, place):
+        self.sent += place.height * place.width
+        return window.cut(self.pixels, place, fill=0)
+
+    def read_valid(self, place):
+        if self.valid is None:
+            return None
+        return window.cut(self.valid, place, fill=False)
+
+
+def stitched(method, scene, tiling):
+    """Returns labels and probabilities, all windows summed in one large array."""
+    height, width = scene.info.height, scene.info.width
+    tile = tiling.tile
+    total = np.zeros((height + tile, width + tile, 4), np.float32)
+    weight = np.zeros((height + tile, width + tile), np.float32)
+    starts = [
+        window.plan_starts(n, tile=tile, stride=tiling.stride) for n in (height, width)
+    ]
+    spans = [
+        blend.owned_spans(s, tile=tile, length=n, blend=tiling.blend)
+        for s, n in zip(starts, (height, width), strict=True)
+    ]
+    for top, (y0, y1) in zip(starts[0], spans[0], strict=True):
+        for left, (x0, x1) in zip(starts[1], spans[1], strict=True):
+            place = window.Window(top, left, tile, tile)
+            views = view.cut_views(scene.read, place, method.views)[None]
+            score = method.apply({}, {"views": jnp.asarray(views)}, train=False)
+            if tiling.score == "probabilities":
+                score = jax.nn.softmax(score)
+            w = np.zeros((tile, tile), np.float32)
+            w[y0:y1, x0:x1] = blend.window_weights(tiling.blend, tile)[y0:y1, x0:x1]
+            total[top : top + tile, left : left + tile] += w[..., None] * score[0]
+            weight[top : top + tile, left : left + tile] += w
+    assert (weight[:height, :width] > 0).all()
+    mean = (total / np.maximum(weight, 1e-12)[..., None])[:height, :width]
+    likely = jax.nn.softmax(mean) if tiling.score == "logits" else mean
+    return mean.argmax(-1), likely
+
+
+def collected(engine, scene, **given):
+    rows = list(engine.label({}, scene, **given))
+    tops = [r.top for r in rows]
+    ends = [r.top + len(r.labels) for r in rows]
+    assert tops[1:] == ends[:-1] and ends[-1] == scene.info.height
+    labels = np.concatenate([r.labels for r in rows])
+    likely = [r.probabilities for r in rows]
+    return labels, None if likely[0] is None else np.concatenate(likely)
+
+
+SIZES = [(1, 1), (15, 16), (16, 17), (37, 41), (16, 97), (61, 1)]
+
+
+@pytest.mark.parametrize("name", blend.BLENDS)
+def test_engine_equals_summing_the_whole_scene(name):
+    tiling = inference.Tiling(16, 11, 2, blend=name, probabilities=True)
+    method = Conv()
+    engine = inference.Engine(method, tiling)
+    for height, width in SIZES:
+        scene = ArrayScene(height, width, seed=height)
+        labels, likely = collected(engine, scene)
+        expected, expected_likely = stitched(method, scene, tiling)
+        np.testing.assert_allclose(likely, expected_likely, atol=2e-6)
+        two = np.sort(expected_likely, -1)[..., -2:]
+        sure = two[..., 1] - two[..., 0] > 1e-5  # no tie
+        np.testing.assert_array_equal(labels[sure], expected[sure])
+    programs = (engine.run_windows, engine.take_rows, engine.move_image)
+    assert [p._cache_size() for p in programs] == [1, 1, 1]  # for all those sizes
+
+
+@pytest.mark.parametrize("scales", [(1, 2), (1, 3), (1, 2, 4)])
+def test_contexts_cut_on_the_device_equal_those_cut_on_the_host(scales):
+    tiling = inference.Tiling(8, 6, 2, score="logits", probabilities=True)
+    method = Conv(scales)
+    engine = inference.Engine(method, tiling)
+    for height, width in [(5, 7), (29, 50), (8, 31)]:
+        scene = ArrayScene(height, width, seed=width)
+        labels, likely = collected(engine, scene)
+        expected, expected_likely = stitched(method, scene, tiling)
+        np.testing.assert_allclose(likely, expected_likely, atol=1e-5)
+        assert (labels == expected).mean() > 0.999
+
+
+def test_every_pixel_is_read_once():
+    scene = ArrayScene(50, 70)
+    collected(inference.Engine(Conv(), inference.Tiling(16, 8, 4)), scene)
+    assert scene.sent == 50 * 70
+
+
+@pytest.mark.parametrize("first", [1, 20, 36, 49])
+def test_continuing_at_any_row_gives_the_same_labels(first):
+    engine = inference.Engine(Conv(), inference.Tiling(16, 8, 3, blend="hann"))
+    scene = ArrayScene(50, 40)
+    whole, _ = collected(engine, scene)
+    rows = list(engine.label({}, scene, first_row=first))
+    assert rows[0].top == first
+    np.testing.assert_array_equal(
+        np.concatenate([r.labels for r in rows]), whole[first:]
+    )
+
+
+def test_nodata_is_labelled_unseen_and_empty_calls_are_skipped():
+    valid = np.zeros((40, 100), bool)
+    valid[:, :20] = True
+    scene = ArrayScene(40, 100, valid=valid)
+    engine = inference.Engine(Conv(), inference.Tiling(16, 16, 1))
+    seen = []
+    rows = list(engine.label({}, scene, on_windows=lambda *counts: seen.append(counts)))
+    labels = np.concatenate([r.labels for r in rows])
+    np.testing.assert_array_equal(labels == inference.UNSEEN, ~valid)
+    done, skipped = np.sum(seen, axis=0)
+    assert done == engine.count_windows(scene) == 21
+    assert skipped == 3 * 5  # the first two of seven columns hold pixels
+
+
+@pytest.mark.parametrize("name", blend.BLENDS)
+def test_constant_image_gives_constant_labels(name):
+    scene = ArrayScene(45, 53)
+    scene.pixels[:] = 90
+    tiling = inference.Tiling(16, 10, 4, blend=name)
+    inside = collected(inference.Engine(Plain(), tiling), scene)[0]
+    assert len(np.unique(inside)) == 1
+
+
+class Plain(Conv):
+    """One convolution of 1x1: no border of its own."""
+
+    def apply(self, variables, batch, *, train):
+        x = batch["views"][:, 0].astype(jnp.float32) / 255
+        return x @ KERNEL[1, 1]
+
+
+def test_points_arrive_in_scene_pixels():
+    engine = inference.Engine(Conv(), inference.Tiling(16, 16, 2))
+    rows = list(engine.label({}, ArrayScene(32, 40)))
+    points = np.concatenate([r.points["middle"] for r in rows])
+    expected = {(y, x) for y in (8, 24) for x in (8, 24, 32)}
+    assert {tuple(p) for p in points.tolist()} == expected
