@@ -1,5 +1,7 @@
 """The engine against summing whole scenes in numpy, on a network of one convolution."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from uhrjax import inference
 from uhrjax.data import prepared
-from uhrjax.tiling import blend, view, window
+from uhrjax.tiling import blend, plan, view, window
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
 
@@ -102,7 +104,7 @@ SIZES = [(1, 1), (15, 16), (16, 17), (37, 41), (16, 97), (61, 1)]
 
 @pytest.mark.parametrize("name", blend.BLENDS)
 def test_engine_equals_summing_the_whole_scene(name):
-    tiling = inference.Tiling(16, 11, 2, blend=name, probabilities=True)
+    tiling = plan.Tiling(16, 11, 2, blend=name, probabilities=True)
     method = Conv()
     engine = inference.Engine(method, tiling)
     for height, width in SIZES:
@@ -119,7 +121,7 @@ def test_engine_equals_summing_the_whole_scene(name):
 
 @pytest.mark.parametrize("scales", [(1, 2), (1, 3), (1, 2, 4)])
 def test_contexts_cut_on_the_device_equal_those_cut_on_the_host(scales):
-    tiling = inference.Tiling(8, 6, 2, score="logits", probabilities=True)
+    tiling = plan.Tiling(8, 6, 2, score="logits", probabilities=True)
     method = Conv(scales)
     engine = inference.Engine(method, tiling)
     for height, width in [(5, 7), (29, 50), (8, 31)]:
@@ -130,15 +132,59 @@ def test_contexts_cut_on_the_device_equal_those_cut_on_the_host(scales):
         assert (labels == expected).mean() > 0.999
 
 
+def test_tta_equals_turning_every_window_by_hand():
+    plain = plan.Tiling(12, 9, 2, probabilities=True)
+    scene = ArrayScene(30, 39)
+    engine = inference.Engine(Conv(), plain)
+    turned = []
+    for flip in (False, True):
+        for quarters in range(4):
+            # 12 + 2 * 9 by 12 + 3 * 9: turning the scene turns its windows.
+            other = ArrayScene(30, 39)
+            pixels = other.pixels[:, ::-1] if flip else other.pixels
+            other.pixels = np.ascontiguousarray(np.rot90(pixels, quarters))
+            other.info = prepared.SceneInfo("turned", *other.pixels.shape[:2])
+            likely = np.rot90(collected(engine, other)[1], -quarters)
+            turned.append(likely[:, ::-1] if flip else likely)
+    _, likely = collected(
+        inference.Engine(Conv(), dataclasses.replace(plain, tta=True)), scene
+    )
+    np.testing.assert_allclose(likely, np.mean(turned, 0), atol=1e-6)
+
+
+def test_even_grid_takes_steps_of_one_size():
+    tiling = plan.Tiling(16, 11, 2, grid="even", probabilities=True)
+    scene = ArrayScene(50, 61)
+    labels, likely = collected(inference.Engine(Conv(), tiling), scene)
+    assert labels.shape == (50, 61) and np.isfinite(likely).all()
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (5, 40), (40, 3), (7, 9)])
+def test_reflect_fills_small_scenes_with_their_mirror(height, width):
+    scene = ArrayScene(height, width)
+    pad = ((0, max(16 - height, 0)), (0, max(16 - width, 0)), (0, 0))
+    large = ArrayScene(height + pad[0][1], width + pad[1][1])
+    large.pixels = np.pad(scene.pixels, pad, "symmetric")
+    mirror = plan.Tiling(16, 16, 1, border="reflect")
+    labels, _ = collected(inference.Engine(Conv(), mirror), scene)
+    expected, _ = collected(inference.Engine(Conv(), plan.Tiling(16, 16, 1)), large)
+    np.testing.assert_array_equal(labels, expected[:height, :width])
+
+
+def test_unknown_choice_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"zero, reflect"):
+        plan.Tiling(16, 8, 1, border="wrap")
+
+
 def test_every_pixel_is_read_once():
     scene = ArrayScene(50, 70)
-    collected(inference.Engine(Conv(), inference.Tiling(16, 8, 4)), scene)
+    collected(inference.Engine(Conv(), plan.Tiling(16, 8, 4)), scene)
     assert scene.sent == 50 * 70
 
 
 @pytest.mark.parametrize("first", [1, 20, 36, 49])
 def test_continuing_at_any_row_gives_the_same_labels(first):
-    engine = inference.Engine(Conv(), inference.Tiling(16, 8, 3, blend="hann"))
+    engine = inference.Engine(Conv(), plan.Tiling(16, 8, 3, blend="hann"))
     scene = ArrayScene(50, 40)
     whole, _ = collected(engine, scene)
     rows = list(engine.label({}, scene, first_row=first))
@@ -152,7 +198,7 @@ def test_nodata_is_labelled_unseen_and_empty_calls_are_skipped():
     valid = np.zeros((40, 100), bool)
     valid[:, :20] = True
     scene = ArrayScene(40, 100, valid=valid)
-    engine = inference.Engine(Conv(), inference.Tiling(16, 16, 1))
+    engine = inference.Engine(Conv(), plan.Tiling(16, 16, 1))
     seen = []
     rows = list(engine.label({}, scene, on_windows=lambda *counts: seen.append(counts)))
     labels = np.concatenate([r.labels for r in rows])
@@ -166,7 +212,7 @@ def test_nodata_is_labelled_unseen_and_empty_calls_are_skipped():
 def test_constant_image_gives_constant_labels(name):
     scene = ArrayScene(45, 53)
     scene.pixels[:] = 90
-    tiling = inference.Tiling(16, 10, 4, blend=name)
+    tiling = plan.Tiling(16, 10, 4, blend=name)
     inside = collected(inference.Engine(Plain(), tiling), scene)[0]
     assert len(np.unique(inside)) == 1
 
@@ -180,7 +226,7 @@ class Plain(Conv):
 
 
 def test_points_arrive_in_scene_pixels():
-    engine = inference.Engine(Conv(), inference.Tiling(16, 16, 2))
+    engine = inference.Engine(Conv(), plan.Tiling(16, 16, 2))
     rows = list(engine.label({}, ArrayScene(32, 40)))
     points = np.concatenate([r.points["middle"] for r in rows])
     expected = {(y, x) for y in (8, 24) for x in (8, 24, 32)}

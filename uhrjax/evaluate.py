@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,11 +16,24 @@ import numpy as np
 from uhrjax import inference, metrics, sharding
 from uhrjax.data import dataset, pipeline, scenes
 from uhrjax.methods import base
+from uhrjax.tiling import plan
 from uhrjax.tiling import window as window_lib
 
 COUNT_WINDOW = 2048  # px; scenes are compared to their labels in windows of this side
 
-OnScene = Callable[[scenes.SceneReader, inference.ScenePrediction], None]
+IN_MEMORY_PIXELS = 1 << 26  # a larger label map lives in a temporary file
+
+
+@dataclasses.dataclass
+class ScenePrediction:
+    """A finished scene."""
+
+    index: int  # in its reader
+    labels: np.ndarray  # [H, W] uint8, a memory map for large scenes
+    points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) in scene px
+
+
+OnScene = Callable[[scenes.SceneReader, ScenePrediction], None]
 OnProgress = Callable[[int, int], None]
 Predict = Callable[[Any, Any], dict[str, Any]]
 
@@ -119,7 +133,7 @@ class Evaluator:
         reader = self._data.open_scenes(split)
         engine = self._engine(reader)
         total = sum(
-            engine.count_windows(inference.PreparedScene(reader, index))
+            engine.count_windows(scenes.PreparedScene(reader, index))
             for index in range(len(reader))
         )
         done = 0
@@ -129,9 +143,7 @@ class Evaluator:
             done += number
             on_progress(done, total)
 
-        for scene in inference.predict_scenes(
-            engine, variables, reader, on_windows=on_windows
-        ):
+        for scene in predict_scenes(engine, variables, reader, on_windows=on_windows):
             self._count_scene(result, reader, scene)
             on_scene(reader, scene)
 
@@ -145,7 +157,7 @@ class Evaluator:
         )
         batch_size = math.ceil(batch_size / self._mesh.size) * self._mesh.size
         if batch_size not in self._engines:
-            tiling = inference.Tiling(
+            tiling = plan.Tiling(
                 tile=tile,
                 stride=stride,
                 batch_size=batch_size,
@@ -185,7 +197,7 @@ class Evaluator:
         self,
         result: Evaluation,
         reader: scenes.SceneReader,
-        scene: inference.ScenePrediction,
+        scene: ScenePrediction,
     ) -> None:
         size = scene.labels.shape
         radii = self._radii(size)
@@ -269,3 +281,31 @@ def _points_in(points: np.ndarray, core: window_lib.Window) -> np.ndarray:
     """Returns the points inside a window, in its own px."""
     local = points - np.array(core[:2], np.float32)
     return local[((local >= 0) & (local < core[2:])).all(1)]
+
+
+def predict_scenes(
+    engine: inference.Engine,
+    variables: Any,
+    reader: scenes.SceneReader,
+    *,
+    on_windows: Callable[[int, int], None] = lambda done, skipped: None,
+) -> Iterator[ScenePrediction]:
+    """Yields the whole label map of every scene of a prepared data set, in order."""
+    for index in range(len(reader)):
+        scene = scenes.PreparedScene(reader, index)
+        labels = label_array(scene.info.height, scene.info.width)
+        points: dict[str, list[np.ndarray]] = {}
+        for rows in engine.label(variables, scene, on_windows=on_windows):
+            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+            for name, places in rows.points.items():
+                points.setdefault(name, []).append(places)
+        joined = {name: np.concatenate(parts) for name, parts in points.items()}
+        yield ScenePrediction(index, labels, joined)
+
+
+def label_array(height: int, width: int) -> np.ndarray:
+    """Returns [height, width] uint8 zeros, on the disk when large."""
+    if height * width <= IN_MEMORY_PIXELS:
+        return np.zeros((height, width), np.uint8)
+    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
+        return np.memmap(file, np.uint8, "w+", shape=(height, width))

@@ -10,9 +10,7 @@ image on. Every pixel is sent once and comes back as a label.
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import functools
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -21,15 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from uhrjax import errors, sharding
+from uhrjax import sharding
 from uhrjax.data import prepared
 from uhrjax.methods import base
 from uhrjax.tiling import blend as blend_lib
+from uhrjax.tiling import plan
 from uhrjax.tiling import window as window_lib
 
-IN_MEMORY_PIXELS = 1 << 26  # a larger label map lives in a temporary file
 UNSEEN = 255  # label of pixels that no window covered (skipped nodata)
-SCORES = ("probabilities", "logits")
 
 
 class Scene(Protocol):
@@ -41,52 +38,6 @@ class Scene(Protocol):
     def read_valid(self, window: window_lib.Window) -> np.ndarray | None: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class PreparedScene:
-    """A scene of a prepared data set."""
-
-    reader: Any  # data.scenes.SceneReader
-    index: int
-
-    @property
-    def info(self) -> prepared.SceneInfo:
-        """Size and place."""
-        return self.reader.scenes[self.index]
-
-    def read(self, window: window_lib.Window) -> np.ndarray:
-        """Returns uint8 [h, w, 3], 0 beyond the border."""
-        return self.reader.read_image(self.index, window)
-
-    def read_valid(self, window: window_lib.Window) -> None:
-        """Returns None: every pixel is one."""
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiling:
-    """How scenes are cut and put together again; one compiled engine per value."""
-
-    tile: int  # px
-    stride: int  # px
-    batch_size: int  # windows per program call, a multiple of the number of devices
-    blend: str = "average"  # of `blend.BLENDS`
-    score: str = "probabilities"  # what is summed, of SCORES
-    probabilities: bool = False  # hand out class probabilities, too
-
-    def __post_init__(self) -> None:
-        if self.blend not in blend_lib.BLENDS:
-            known = ", ".join(blend_lib.BLENDS)
-            raise errors.InputError(f"blend {self.blend!r} is unknown; use {known}")
-        if self.score not in SCORES:
-            known = ", ".join(SCORES)
-            raise errors.InputError(f"score {self.score!r} is unknown; use {known}")
-
-    @property
-    def block(self) -> int:
-        """Width of a block, px: a window reaches at most into the next one."""
-        return max(self.batch_size * self.stride, self.tile)
-
-
 class Rows(NamedTuple):
     """Finished rows of a scene."""
 
@@ -96,29 +47,10 @@ class Rows(NamedTuple):
     points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) scene px, of a band
 
 
-class Call(NamedTuple):
-    """Windows of one band that start in one block, padded to the batch size B."""
-
-    block: int
-    starts: np.ndarray  # [B] int32, left border in block px
-    valid: np.ndarray  # [B] bool
-    owned: (
-        np.ndarray
-    )  # [B, 4] int32: top, bottom, left, right of what counts, window px
-
-
-class Band(NamedTuple):
-    """One row of windows."""
-
-    top: int  # scene px
-    finished: int  # rows from `top` that get nothing more from later bands
-    calls: list[Call]
-
-
 class Engine:
     """Labels scenes of any size with one method; compiles once."""
 
-    def __init__(self, method: base.Method, tiling: Tiling):
+    def __init__(self, method: base.Method, tiling: plan.Tiling):
         self._method, self.tiling = method, tiling
         scale = max(view.scale for view in method.views)
         tile, block = tiling.tile, tiling.block
@@ -153,7 +85,7 @@ class Engine:
             Rows in order, without gaps; the same whatever `first_row`.
         """
         size = (scene.info.height, scene.info.width)
-        bands = plan_bands(*size, self.tiling, first_row=first_row)
+        bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         count = -(-size[1] // self.tiling.block)
         canvases = [self._empty_canvas() for _ in range(count + 1)]
         images: list[jax.Array] = []
@@ -182,7 +114,7 @@ class Engine:
     def count_windows(self, scene: Scene, *, first_row: int = 0) -> int:
         """Returns how many windows `label` will run or skip."""
         size = (scene.info.height, scene.info.width)
-        bands = plan_bands(*size, self.tiling, first_row=first_row)
+        bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         return sum(int(call.valid.sum()) for band in bands for call in band.calls)
 
     def _empty_canvas(self) -> tuple[jax.Array, jax.Array]:
@@ -194,7 +126,7 @@ class Engine:
         return jax.device_put(empty, self._everywhere)
 
     def _read_band(
-        self, scene: Scene, bands: list[Band], i: int
+        self, scene: Scene, bands: list[plan.Band], i: int
     ) -> tuple[np.ndarray, list[bool], np.ndarray | None]:
         """Reads what band i has below band i - 1; runs in the background.
 
@@ -208,6 +140,8 @@ class Engine:
         if i:
             top = bands[i - 1].top + tile + self._margin
         rows = scene.read(window_lib.Window(top, 0, bottom - top, width))
+        if self.tiling.border == "reflect":
+            rows = self._reflect(rows, top, scene.info)
         here = window_lib.Window(band.top, 0, tile, width)
         valid = scene.read_valid(here)
         if valid is None:
@@ -218,8 +152,21 @@ class Engine:
             seen.append(bool(valid[:, lefts.min() : lefts.max() + tile].any()))
         return rows, seen, valid[: band.finished]
 
+    def _reflect(
+        self, rows: np.ndarray, top: int, info: prepared.SceneInfo
+    ) -> np.ndarray:
+        """Fills what a scene lacks to one window with its mirror image."""
+        tile = self.tiling.tile
+        if info.height < tile:
+            line = plan.mirror(np.arange(tile), info.height) - top
+            rows = rows.copy()
+            rows[-top : tile - top] = rows[line]
+        if info.width < tile:
+            rows = rows[:, plan.mirror(np.arange(tile), info.width)]
+        return rows
+
     def _move_down(
-        self, images: list[jax.Array], rows: np.ndarray, bands: list[Band], i: int
+        self, images: list[jax.Array], rows: np.ndarray, bands: list[plan.Band], i: int
     ) -> list[jax.Array]:
         """Returns the band's image blocks: the last band's rows moved up, new below."""
         block, tall = self.tiling.block, self.tiling.tile + 2 * self._margin
@@ -238,7 +185,7 @@ class Engine:
     def _run_call(
         self,
         variables: Any,
-        call: Call,
+        call: plan.Call,
         images: list[jax.Array],
         canvases: list[tuple[jax.Array, jax.Array]],
     ) -> dict[str, jax.Array]:
@@ -271,10 +218,7 @@ class Engine:
         views = jax.vmap(lambda start: self._cut_views(region, start))(starts)
         split = NamedSharding(self._mesh, PartitionSpec("data"))
         views = jax.lax.with_sharding_constraint(views, split)
-        outputs = self._method.apply(variables, {"views": views}, train=False)
-        scores = self._method.logits(outputs)  # [B, tile, tile, K]
-        if self.tiling.score == "probabilities":
-            scores = jax.nn.softmax(scores)
+        scores, points = self._score(variables, views)  # [B, tile, tile, K]
         line = jnp.arange(tile)
         top, bottom, left, right = (owned[:, k, None, None] for k in range(4))
         rows, columns = line[None, :, None], line[None, None, :]
@@ -293,7 +237,30 @@ class Engine:
             tuple(total[:, h * block : (h + 1) * block] for total in totals)
             for h in range(2)
         ]
-        return halves, self._method.points(outputs)
+        return halves, points
+
+    def _score(
+        self, variables: Any, views: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the scores of windows, and the method's points in them."""
+
+        def once(views: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            outputs = self._method.apply(variables, {"views": views}, train=False)
+            scores = self._method.logits(outputs)
+            if self.tiling.score == "probabilities":
+                scores = jax.nn.softmax(scores)
+            return scores, self._method.points(outputs)
+
+        if not self.tiling.tta:
+            return once(views)
+
+        def turned(k: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            scores, points = once(jax.lax.switch(k, _turns(2), views))
+            return jax.lax.switch(k, _turns(1, back=True), scores), points
+
+        # A loop, so that the network is compiled once.
+        scores, points = jax.lax.map(turned, jnp.arange(8))
+        return scores.mean(0), jax.tree.map(lambda leaf: leaf[0], points)
 
     def _cut_views(self, region: jax.Array, start: jax.Array) -> jax.Array:
         """Cuts all views of one window; `start` counts from the call's block."""
@@ -311,7 +278,7 @@ class Engine:
         return jnp.stack(crops)
 
     def _take_band(
-        self, band: Band, canvases: list[tuple[jax.Array, jax.Array]], count: int
+        self, band: plan.Band, canvases: list[tuple[jax.Array, jax.Array]], count: int
     ) -> list[dict[str, jax.Array]]:
         """Takes the finished rows off all canvases and moves them up."""
         taken = []
@@ -334,9 +301,9 @@ class Engine:
 
     def _collect(
         self,
-        band: Band,
+        band: plan.Band,
         taken: list[dict[str, jax.Array]],
-        points: list[tuple[Call, dict[str, jax.Array]]],
+        points: list[tuple[plan.Call, dict[str, jax.Array]]],
         valid: np.ndarray | None,
         size: tuple[int, int],
         first_row: int,
@@ -360,8 +327,8 @@ class Engine:
 
     def _scene_points(
         self,
-        band: Band,
-        points: list[tuple[Call, dict[str, jax.Array]]],
+        band: plan.Band,
+        points: list[tuple[plan.Call, dict[str, jax.Array]]],
         size: tuple[int, int],
     ) -> dict[str, np.ndarray]:
         found: dict[str, list[np.ndarray]] = {}
@@ -375,43 +342,21 @@ class Engine:
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def plan_bands(
-    height: int, width: int, tiling: Tiling, *, first_row: int = 0
-) -> list[Band]:
-    """Plans all program calls of a scene, leaving out bands above `first_row`."""
-    tile, stride = tiling.tile, tiling.stride
-    tops = window_lib.plan_starts(height, tile=tile, stride=stride)
-    lefts = np.array(window_lib.plan_starts(width, tile=tile, stride=stride))
-    own = functools.partial(blend_lib.owned_spans, tile=tile, blend=tiling.blend)
-    rows, columns = own(tops, length=height), own(lefts, length=width)
-    bands = []
-    for i, top in enumerate(tops):
-        if top + tile <= first_row:
-            continue
-        until = tops[i + 1] if i + 1 < len(tops) else height
-        calls = _plan_calls(rows[i], lefts, columns, tiling)
-        bands.append(Band(top, until - top, calls))
-    return bands
+def _turns(axis: int, *, back: bool = False) -> list[plan.Callable[..., jax.Array]]:
+    """Returns the 8 symmetries of the square on axes (axis, axis + 1)."""
 
+    def turn(x: jax.Array, *, flip: bool, quarters: int) -> jax.Array:
+        axes = (axis, axis + 1)
+        if back:
+            x = jnp.rot90(x, -quarters, axes)
+            return jnp.flip(x, axis + 1) if flip else x
+        return jnp.rot90(jnp.flip(x, axis + 1) if flip else x, quarters, axes)
 
-def _plan_calls(
-    rows: np.ndarray, lefts: np.ndarray, columns: np.ndarray, tiling: Tiling
-) -> list[Call]:
-    """Groups the windows of a band by block and batch."""
-    size, calls = tiling.batch_size, []
-    blocks = lefts // tiling.block
-    for block in np.unique(blocks):
-        members = np.flatnonzero(blocks == block)
-        for group in np.split(members, range(size, len(members), size)):
-            # Missing windows repeat the first; they are not valid and add nothing.
-            index = np.append(group, np.repeat(group[:1], size - len(group)))
-            owned = np.concatenate(
-                [np.broadcast_to(rows, (size, 2)), columns[index]], axis=1
-            )
-            starts = (lefts[index] - block * tiling.block).astype(np.int32)
-            valid = np.arange(size) < len(group)
-            calls.append(Call(int(block), starts, valid, owned.astype(np.int32)))
-    return calls
+    return [
+        functools.partial(turn, flip=flip, quarters=quarters)
+        for flip in (False, True)
+        for quarters in range(4)
+    ]
 
 
 def _move_image(image: jax.Array, rows: jax.Array, advance: jax.Array) -> jax.Array:
@@ -434,40 +379,3 @@ def _average(pixels: jax.Array, scale: int) -> jax.Array:
     blocks = pixels.astype(jnp.int32).reshape(side, scale, side, scale, 3)
     area = scale * scale
     return ((blocks.sum((1, 3)) + area // 2) // area).astype(jnp.uint8)
-
-
-def label_array(height: int, width: int) -> np.ndarray:
-    """Returns [height, width] uint8 zeros, on the disk when large."""
-    if height * width <= IN_MEMORY_PIXELS:
-        return np.zeros((height, width), np.uint8)
-    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
-        return np.memmap(file, np.uint8, "w+", shape=(height, width))
-
-
-@dataclasses.dataclass
-class ScenePrediction:
-    """A finished scene."""
-
-    index: int  # in its reader
-    labels: np.ndarray  # [H, W] uint8, a memory map for large scenes
-    points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) in scene px
-
-
-def predict_scenes(
-    engine: Engine,
-    variables: Any,
-    reader: Any,
-    *,
-    on_windows: Callable[[int, int], None] = lambda done, skipped: None,
-) -> Iterator[ScenePrediction]:
-    """Yields the whole label map of every scene of a prepared data set, in order."""
-    for index in range(len(reader)):
-        scene = PreparedScene(reader, index)
-        labels = label_array(scene.info.height, scene.info.width)
-        points: dict[str, list[np.ndarray]] = {}
-        for rows in engine.label(variables, scene, on_windows=on_windows):
-            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
-            for name, places in rows.points.items():
-                points.setdefault(name, []).append(places)
-        joined = {name: np.concatenate(parts) for name, parts in points.items()}
-        yield ScenePrediction(index, labels, joined)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from uhrjax.data import prepared, scenes
-from uhrjax.inference import ScenePrediction
+from uhrjax.evaluate import ScenePrediction
 from uhrjax.tiling import window as window_lib
 
 SIDE = 1024  # px: larger scenes show their window with the most classes

@@ -15,8 +15,7 @@ import uhrjax
 from uhrjax import checkpoint, initialize, mask, metrics, panel, report
 from uhrjax import config as config_lib
 from uhrjax.data import dataset, scenes
-from uhrjax.evaluate import Evaluation, Evaluator
-from uhrjax.inference import ScenePrediction
+from uhrjax.evaluate import Evaluation, Evaluator, ScenePrediction
 from uhrjax.methods import base
 
 

@@ -23,7 +23,9 @@ class Source:
 
     path: pathlib.Path
     scene_id: str
-    sizes: tuple[tuple[int, int], ...]  # (height, width) px by level, the full one first
+    sizes: tuple[
+        tuple[int, int], ...
+    ]  # (height, width) px by level, the full one first
     bands: int
     dtype: np.dtype
     alpha: int | None = None  # index of the band that holds the opacity

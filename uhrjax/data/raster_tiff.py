@@ -115,9 +115,7 @@ class TiffSource(raster_source.Source):
 def _rasterio_window(window: windows.Window) -> Any:
     import rasterio.windows
 
-    return rasterio.windows.Window(
-        window.left, window.top, window.width, window.height
-    )
+    return rasterio.windows.Window(window.left, window.top, window.width, window.height)
 
 
 def _palette(dataset: Any) -> np.ndarray | None:

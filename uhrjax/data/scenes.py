@@ -7,6 +7,7 @@ tiles that it touches. Both readers can be pickled and used by many threads.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
 import threading
 from typing import Any
@@ -108,6 +109,27 @@ class SceneReader:
             while len(self._tiles) > self._cached_tiles:
                 self._tiles.popitem(last=False)
         return tile
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedScene:
+    """One scene of a reader, for those who want one scene."""
+
+    reader: SceneReader
+    index: int
+
+    @property
+    def info(self) -> prepared.SceneInfo:
+        """Size and place."""
+        return self.reader.scenes[self.index]
+
+    def read(self, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 3], 0 beyond the border."""
+        return self.reader.read_image(self.index, window)
+
+    def read_valid(self, window: windows.Window) -> None:
+        """Returns None: every pixel is one."""
+        return None
 
 
 class PatchSource:

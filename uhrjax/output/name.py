@@ -20,20 +20,19 @@ def distinct_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     """
     files = [pathlib.Path(path) for path in paths]
     names = [file.stem for file in files]
-    for parts in range(1, 1 + max((len(file.parts) for file in files), default=0)):
+    deepest = max((len(file.parts) for file in files), default=0)
+    for parts in range(1, deepest + 2):
         seen = collections.Counter(name.casefold() for name in names)
-        if max(seen.values()) == 1:
+        shared = [seen[name.casefold()] > 1 for name in names]
+        if not any(shared):
             return names
         names = [
-            _with_folders(file, parts) if seen[name.casefold()] > 1 else name
-            for file, name in zip(files, names, strict=True)
+            _with_folders(file, parts) if is_shared else name
+            for file, name, is_shared in zip(files, names, shared, strict=True)
         ]
-    if len({name.casefold() for name in names}) == len(names):
-        return names
-    twice = next(f for f in files if files.count(f) > 1 or True)
     raise errors.InputError(
-        f"the inputs hold {twice} more than once, or two files whose outputs would "
-        "share a name; give each its own output folder"
+        f"the inputs hold {files[shared.index(True)]} twice, or another file whose "
+        "outputs would have the same names; give each its own output folder"
     )
 
 

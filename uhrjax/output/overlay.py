@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -35,7 +37,7 @@ def draw(
     labels: np.ndarray,
     overview: np.ndarray | None,
     legend: legend_lib.Legend,
-    shares: dict[str, float],
+    shares: Sequence[float],
 ) -> np.ndarray:
     """Draws the picture.
 
@@ -43,7 +45,7 @@ def draw(
         labels: [h, w] uint8, the reduced label map.
         overview: [h, w, 3] uint8 RGB, the reduced input; without it, colours alone.
         legend: names and colours.
-        shares: class -> part of the labelled pixels.
+        shares: by class id, parts of the labelled pixels.
 
     Returns:
         [max(h, legend), w + legend, 3] uint8 RGB; the scene is in its top left corner.
@@ -58,8 +60,9 @@ def draw(
     return np.concatenate([_extend(blend, height), _extend(beside, height)], axis=1)
 
 
-def _draw_legend(legend: legend_lib.Legend, shares: dict[str, float]) -> np.ndarray:
-    lines = [f"{name}  {100 * shares[name]:.2f} %" for name in legend.classes]
+def _draw_legend(legend: legend_lib.Legend, shares: Sequence[float]) -> np.ndarray:
+    named = zip(legend.classes, shares, strict=True)
+    lines = [f"{name}  {100 * share:.2f} %" for name, share in named]
     widths = [cv2.getTextSize(line, FONT, SIZE, 1)[0][0] for line in lines]
     picture = np.full((LINE * len(lines) + 8, max(widths) + 44, 3), PAPER, np.uint8)
     for i, (line, colour) in enumerate(zip(lines, legend.colours, strict=True)):

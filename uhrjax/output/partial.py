@@ -126,3 +126,10 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def publish(part: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a finished file its final name, once its bytes are on the disk."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -30,6 +30,24 @@ def plan_starts(length: int, *, tile: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def plan_even_starts(length: int, *, tile: int, stride: int) -> list[int]:
+    """Returns even starts that cover [0, length) with steps of at most `stride`.
+
+    The rule of FCtL's code (minimum overlap = tile - stride): steps are real numbers,
+    starts are rounded half to even.
+    """
+    if len(plan_starts(length, tile=tile, stride=stride)) == 1:
+        return [0]
+    count = max(-(-length // tile), 2)
+    while (length - tile) / (count - 1) > stride:
+        count += 1
+    step = (length - tile) / (count - 1)
+    return [*(round(i * step) for i in range(count - 1)), length - tile]
+
+
+GRIDS = {"shifted": plan_starts, "even": plan_even_starts}
+
+
 def plan_windows(height: int, width: int, *, tile: int, stride: int) -> list[Window]:
     """Returns the [tile, tile] windows that cover a scene, row by row."""
     tops = plan_starts(height, tile=tile, stride=stride)
