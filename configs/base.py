@@ -85,6 +85,21 @@ def defaults() -> ml_collections.ConfigDict:
     config.eval.include_background = True  # in mIoU and mean F1
     config.eval.masks = True  # write the predicted label maps
     config.eval.panels = 4  # pictures of this many scenes
+    config.predict = ml_collections.ConfigDict()  # --mode=predict
+    config.predict.tta = False  # mean over 8 flips and turns of every window
+    config.predict.border = "zero"  # around scenes smaller than a window, or "reflect"
+    config.predict.bands = ()  # 1-based; (): 1 (repeated) or 3; e.g. (4, 3, 2)
+    config.predict.scale = ()  # (low, high) -> 0..255, for images that are not 8 bit
+    config.predict.level = 0  # of a pyramid, 0 the finest
+    config.predict.mpp = 0.0  # micrometres per px to resample to; 0: as stored
+    config.predict.probabilities = ""  # also write them: "uint8" or "float16"
+    config.predict.uncertainty = ""  # also write it: "entropy" or "margin"
+    config.predict.overlay = True  # a small picture to look at
+    config.predict.overlay_side = 1024  # px
+    config.predict.polygons = ""  # also write them: "geojson" or "gpkg"
+    config.predict.polygon_min_px = 0  # leave out smaller ones
+    config.predict.tiff = False  # GeoTIFF even without a place on earth
+    config.predict.palette = False  # PNG in colour
     config.log_every = 20  # steps
     config.checkpoint_every = 1000  # steps, beside one after every evaluation
     return config

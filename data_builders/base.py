@@ -58,8 +58,8 @@ class FilePixels(Pixels):
     def __init__(self, scene: FileScene) -> None:
         self._scene = scene
         self._unknown: list[labels.Unknown] = []
-        self._raster = raster.Raster(scene.image_path, mask=False)
-        self._mask = raster.Raster(scene.label_path, mask=True)
+        self._raster = raster.open_image(scene.image_path)
+        self._mask = raster.Mask(scene.label_path)
         self._label: np.ndarray | None = None
         if not scene.streams:  # the mask is in memory anyway: decode it once
             whole = windows.Window(0, 0, scene.height, scene.width)

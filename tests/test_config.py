@@ -11,6 +11,11 @@ DATA_WORDS = ("", "isaid", "synthetic", "synthetic,landcover", "folder")
 VARIANTS = [*DATA_WORDS, "smoke", "synthetic,smoke", "synthetic,landcover,smoke"]
 
 
+def command(arguments):
+    """Returns the config of a command line, as main does."""
+    return config_lib.from_command(*config_lib.parse_flags(["main", *arguments]))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_variant_of_every_config_loads_locked_and_sound(path, variant):
@@ -28,11 +33,10 @@ def test_load_config_works_from_another_folder(tmp_path, monkeypatch):
 
 
 def test_overrides_change_values_and_keep_types():
-    config, spec = config_lib.parse_flags(
-        ["main", "--config=configs/pfnet.py:synthetic", "--config.learning_rate=1",
-         "--config.data.augment.scale=(0.5,2.0)", "--config.remat=true"]
+    config = command(
+        ["--config=configs/pfnet.py:synthetic", "--config.learning_rate=1",
+         "--config.data.augment.scale=(0.5,2.0)", "--config.remat", "true"]
     )  # fmt: skip
-    assert spec == "configs/pfnet.py:synthetic"
     assert config.learning_rate == 1.0 and isinstance(config.learning_rate, float)
     assert config.data.augment.scale == (0.5, 2.0) and config.remat is True
 
@@ -54,7 +58,7 @@ def test_overrides_change_values_and_keep_types():
 )
 def test_mistakes_on_the_command_line_are_one_sentence(arguments, match):
     with pytest.raises(errors.InputError, match=match) as caught:
-        config_lib.parse_flags(["main", *arguments])
+        command(arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -83,6 +87,11 @@ def test_syntax_error_in_a_config_names_file_and_line(tmp_path):
     path.write_text("x = 1\ny = = 2\n")
     with pytest.raises(errors.InputError, match=r"broken.py:2"):
         uhrjax.load_config(str(path))
+
+
+def test_json_and_back_is_the_same_config():
+    config = uhrjax.load_config("configs/pfnet.py:isaid")
+    assert config_lib.from_json(config_lib.to_json(config)) == config
 
 
 def test_differences_leave_out_what_changes_no_weight():

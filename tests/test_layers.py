@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "uhrjax/optimizer.py": set(),
     "uhrjax/sharding.py": set(),
     "uhrjax/report.py": {"uhrjax.metrics"},
-    "uhrjax/mask.py": {"uhrjax.data"},
+    "uhrjax/output": {"uhrjax.data", "uhrjax.tiling"},
     "data_builders": {"uhrjax.tiling", "uhrjax.data"},
     "configs": set(),
 }  # fmt: skip

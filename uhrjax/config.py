@@ -18,7 +18,7 @@ from uhrjax import errors
 # May differ between a run and its resumption: none of them changes a trained weight.
 HARMLESS = (
     "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
-    "eval.", "log_every",
+    "eval.", "log_every", "predict.",
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def parse_flags(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
+def parse_flags(argv: list[str]) -> tuple[str | None, list[str]]:
     """Reads `--config=FILE[:VARIANT]`, its overrides `--config.a.b=v`, and other flags.
 
     Args:
@@ -72,26 +72,32 @@ def parse_flags(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
             the config are parsed into `flags.FLAGS`.
 
     Returns:
-        The locked config with all overrides, and the spec it came from.
+        FILE[:VARIANT] if it was given, and the overrides.
 
     Raises:
-        errors.InputError: anything wrong on the command line, in one sentence.
+        errors.InputError: an unknown flag, or a wrong value.
     """
     spec, overrides, rest = _split(argv)
     try:
         left = flags.FLAGS(rest)
-        if len(left) > 1:
-            raise errors.InputError(
-                f"unknown argument {left[1]!r}; flags look like --config.key=value"
-            )
-        if spec is None:
-            raise errors.InputError(
-                "no --config; say which recipe, e.g. "
-                "--config=configs/pfnet.py:synthetic"
-            )
-        return override(load_config(spec), overrides), spec
     except flags.Error as error:
         raise errors.InputError(str(error).replace("\n", " ")) from error
+    if len(left) > 1:
+        raise errors.InputError(
+            f"unknown argument {left[1]!r}; flags look like --config.key=value"
+        )
+    return spec, overrides
+
+
+def from_command(spec: str | None, overrides: list[str]) -> ml_collections.ConfigDict:
+    """Returns the config that a command line asks for, checked."""
+    if spec is None:
+        raise errors.InputError(
+            "no --config; say which recipe, e.g. --config=configs/pfnet.py:synthetic"
+        )
+    config = override(load_config(spec), overrides)
+    check(config)
+    return config
 
 
 def override(
@@ -177,6 +183,12 @@ AT_LEAST = {
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses values that cannot work, before anything is loaded or compiled."""
     values = _flatten(config.to_dict())
+    missing = [key for key in (*AT_LEAST, *CHOICES) if key not in values]
+    if missing:
+        raise errors.InputError(
+            f"the config lacks {', '.join(missing)}; it was made for another version of "
+            "uhrjax: train again, or use that version"
+        )
 
     def need(claim: bool, key: str, allowed: str) -> None:
         if not claim:
@@ -206,6 +218,19 @@ def check(config: ml_collections.ConfigDict) -> None:
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the config as plain JSON values (tuples become lists)."""
     return json.loads(config.to_json_best_effort())
+
+
+def from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the locked config that `to_json` was given (lists become tuples)."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restore(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return tuple(restore(inner) for inner in value)
+        return value
+
+    return ml_collections.ConfigDict(restore(tree)).lock()
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

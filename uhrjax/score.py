@@ -12,11 +12,10 @@ import ml_collections
 import numpy as np
 
 import uhrjax
-from uhrjax import checkpoint, initialize, mask, metrics, panel, report
 from uhrjax import config as config_lib
+from uhrjax import metrics, output, panel, report, trained
 from uhrjax.data import dataset, scenes
 from uhrjax.evaluate import Evaluation, Evaluator, ScenePrediction
-from uhrjax.methods import base
 
 
 def evaluate_with_bar(
@@ -34,13 +33,12 @@ def evaluate_with_bar(
 
 
 def score_run(
-    config: ml_collections.ConfigDict,
-    method: base.Method,
+    run: trained.Trained,
     data: dataset.Dataset,
     workdir: pathlib.Path,
     evaluator: Evaluator,
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a run on `config.data.split` and reports it.
+    """Scores a run on `config.data.split` and reports it.
 
     Writes `report.json`, `masks/` and `panels/` into `workdir` and prints the scores,
     beside those of always answering the majority class and, if the config asks, of the
@@ -49,16 +47,8 @@ def score_run(
     Returns:
         What `report.json` holds.
     """
+    config, method, variables = run.config, run.method, run.variables
     split = config.data.split
-    store = checkpoint.open_run(workdir)
-    step = store.best
-    variables = initialize.fill(
-        method.shapes(),
-        store.read_variables(step),
-        only=None,
-        origin=str(store.path(step)),
-    )
-    store.close()
     found = evaluate_with_bar(
         evaluator, variables, split, _write_scenes(config, data, workdir)
     )
@@ -78,9 +68,9 @@ def score_run(
         "split": split,
         "split_hash": data.info.split_hash,
         "protocol": config.eval.protocol,
-        "step": step,
-        "weights_hash": initialize.weights_hash(variables),
-        "checkpoint": str(store.path(step)),
+        "step": run.step,
+        "weights_hash": run.weights_hash,
+        "checkpoint": str(run.path),
         "scores": summary,
         "classes": _by_class(found, data.info.classes),
         "baselines": others,
@@ -95,7 +85,7 @@ def score_run(
     }
     report.write_json(workdir / "report.json", result)
     lines.update(_extra_lines(summary, found, data, result, workdir))
-    print(f"\n{config.method} on {data.info.name}, split {split}, step {step}")
+    print(f"\n{config.method} on {data.info.name}, split {split}, step {run.step}")
     report.print_scores(found.counts, data.info.classes, lines)
     return result
 
@@ -111,7 +101,7 @@ def _write_scenes(
     def write(reader: scenes.SceneReader, scene: ScenePrediction) -> None:
         info = reader.scenes[scene.index]
         if config.eval.masks:
-            mask.write_mask(
+            output.write_mask(
                 masks, scene.labels, info, data.info.colours, data.info.classes
             )
         if scene.index < config.eval.panels:

@@ -264,7 +264,7 @@ def test_all_broken_files_are_listed_at_once(tmp_path, capsys):
     assert "s3.png: no mask found" in said
     assert "s4_mask.png: no image of that name" in said
     assert "a second image 's5'" in said and "a second mask of 's5'" in said
-    assert "s6.png: an image with 16 bit per sample" in said
+    assert "s6.png: an image with uint16 values (16 bit per sample)" in said
     assert said.startswith("8 of the files cannot be used")
 
 

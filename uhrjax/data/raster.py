@@ -23,6 +23,7 @@ from uhrjax.data import (
     raster_slide,
     raster_source,
     raster_tiff,
+    raster_values,
 )
 from uhrjax.tiling import window as windows
 
@@ -71,9 +72,9 @@ class Scene:
 
     def __init__(self, source: raster_source.Source, options: ReadOptions) -> None:
         self._source, self._lock = source, threading.Lock()
-        self._bands = _choose_bands(source, options)
-        self._scale = options.scale
-        self._table = _lookup_table(source.dtype, self._scale)
+        self._rendering = raster_values.Rendering(
+            source, bands=options.bands, scale=options.scale
+        )
         self._level, size = _choose_size(source, options)
         self.path = source.path
         self.nodata = source.nodata
@@ -84,7 +85,6 @@ class Scene:
         self.info = prepared.SceneInfo(
             source.scene_id, *size, crs=source.crs, transform=transform
         )
-        _check_depth(source, self._bands, options)
 
     def __enter__(self) -> "Scene":
         return self
@@ -121,15 +121,13 @@ class Scene:
         height, width = self.info.height, self.info.width
         inside = windows.intersect(window, height=height, width=width)
         source = self._source
-        says_nothing = source.alpha is None and source.nodata is None
-        if says_nothing and not source.masked:
-            if inside == window:
-                return None
-            valid = np.ones((inside.height, inside.width), bool)
-        elif not (inside.height and inside.width):
-            valid = np.ones((inside.height, inside.width), bool)
-        else:
+        may_lack = source.alpha is not None or source.masked
+        if may_lack or self._rendering.has_nodata:
             valid = self._read_valid_inside(inside)
+        elif inside == window:
+            return None
+        else:
+            valid = np.ones((inside.height, inside.width), bool)
         return windows.paste(valid, inside, window, fill=False)
 
     def overview(self, max_side: int) -> np.ndarray:
@@ -162,14 +160,14 @@ class Scene:
         )
 
     def _read_level(self, window: windows.Window, level: int) -> np.ndarray:
+        bands = self._rendering.bands
         with self._lock:
-            raw = self._source.read(window, level=level, bands=self._bands)
-        pixels = _to_bytes(raw, self._table, self._scale)
-        if pixels.shape[2] == 1:
-            return np.repeat(pixels, 3, axis=2)
-        return np.ascontiguousarray(pixels)
+            raw = self._source.read(window, level=level, bands=bands)
+        return self._rendering.to_rgb(raw)
 
     def _read_valid_inside(self, inside: windows.Window) -> np.ndarray:
+        if not (inside.height and inside.width):
+            return np.ones((inside.height, inside.width), bool)
         stored = self._source.sizes[self._level]
         size = (self.info.height, self.info.width)
         if stored == size:
@@ -194,9 +192,10 @@ class Scene:
                 valid &= alpha[..., 0] > 0
             if source.masked:
                 valid &= source.mask(window, level=level)
-            if source.nodata is not None:
-                raw = source.read(window, level=level, bands=self._bands)
-                valid &= ~_equals(raw, source.nodata).all(axis=2)
+            if self._rendering.has_nodata:
+                bands = self._rendering.bands
+                raw = source.read(window, level=level, bands=bands)
+                valid &= ~self._rendering.is_nodata(raw)
         return valid
 
 
@@ -339,27 +338,6 @@ def _open_tiff(path: pathlib.Path, *, raw: bool, threads: int) -> raster_source.
     return raster_slide.open_pages(path, threads=threads)
 
 
-def _choose_bands(
-    source: raster_source.Source, options: ReadOptions
-) -> tuple[int, ...]:
-    """Returns the indices of the one or three bands that become the pixels."""
-    if options.bands:
-        if max(options.bands) > source.bands:
-            raise errors.InputError(
-                f"{source.path}: no band {max(options.bands)}; it has "
-                f"{source.bands}: choose among --bands=1..{source.bands}"
-            )
-        return tuple(band - 1 for band in options.bands)
-    colours = [band for band in range(source.bands) if band != source.alpha]
-    if len(colours) not in (1, 3):
-        raise errors.InputError(
-            f"{source.path}: {source.bands} bands; taken as they are: 1 (grey) and 3 "
-            "(RGB), with or without alpha; choose three with --bands=3,2,1, or for a "
-            "data set: gdal_translate -b 3 -b 2 -b 1"
-        )
-    return tuple(colours)
-
-
 def _choose_size(
     source: raster_source.Source, options: ReadOptions
 ) -> tuple[int, tuple[int, int]]:
@@ -411,82 +389,3 @@ def _scale_transform(
     a, b, c, d, e, f = transform
     y, x = full[0] / size[0], full[1] / size[1]
     return (a * x, b * y, c, d * x, e * y, f)
-
-
-def _lookup_table(dtype: np.dtype, scale: tuple[float, ...]) -> np.ndarray | None:
-    """Returns the bytes of all values of small integers, in the order of their bits."""
-    if not scale or dtype.kind not in "iu" or dtype.itemsize > 2:
-        return None
-    unsigned = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}")
-    return _stretch(unsigned.view(dtype.newbyteorder("=")), scale)
-
-
-def _to_bytes(
-    raw: np.ndarray, table: np.ndarray | None, scale: tuple[float, ...]
-) -> np.ndarray:
-    if not scale:
-        return raw
-    if table is None:
-        return _stretch(raw, scale)
-    native = np.ascontiguousarray(raw, raw.dtype.newbyteorder("="))
-    return table[native.view(f"u{native.dtype.itemsize}")]
-
-
-def _stretch(values: np.ndarray, scale: tuple[float, ...]) -> np.ndarray:
-    """Returns uint8: low and below become 0, high and above 255, no number 0."""
-    low, high = scale
-    kind = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    shares = (values.astype(kind) - kind(low)) * kind(255 / (high - low))
-    return np.rint(np.nan_to_num(shares, nan=0).clip(0, 255)).astype(np.uint8)
-
-
-def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
-    if np.isnan(nodata):
-        return np.isnan(values)
-    return values == np.asarray(nodata).astype(values.dtype)
-
-
-def _check_depth(
-    source: raster_source.Source, bands: Sequence[int], options: ReadOptions
-) -> None:
-    """Refuses values that are no bytes, unless it is said what they become."""
-    dtype = source.dtype
-    if dtype.kind not in "iufb":
-        raise errors.InputError(
-            f"{source.path}: an image with {dtype} values; only integers and real "
-            "numbers are taken: convert it, e.g. gdal_translate -ot Float32"
-        )
-    if dtype == np.uint8 or options.scale:
-        return
-    low, high = _suggest_scale(source, bands)
-    raise errors.InputError(
-        f"{source.path}: an image with {dtype} values ({dtype.itemsize * 8} bit per "
-        f"sample), taken are 8 bit; say what becomes black and white, e.g. "
-        f"--scale={low:g},{high:g} (2 % of a few windows lie below and above), or for "
-        f"a data set: gdal_translate -ot Byte -scale {low:g} {high:g}"
-    )
-
-
-def _suggest_scale(
-    source: raster_source.Source, bands: Sequence[int]
-) -> tuple[float, float]:
-    """Returns percentiles of nine small windows of the coarsest level."""
-    level, side = len(source.sizes) - 1, 128
-    height, width = source.sizes[level]
-    values = []
-    for row in range(3):
-        for column in range(3):
-            top = max(height - side, 0) * row // 2
-            left = max(width - side, 0) * column // 2
-            shape = (min(side, height), min(side, width))
-            window = windows.Window(top, left, *shape)
-            raw = source.read(window, level=level, bands=bands)
-            known = np.isfinite(raw.astype(np.float64))
-            if source.nodata is not None:
-                known &= ~_equals(raw, source.nodata)
-            values.append(raw[known].astype(np.float64))
-    found = np.concatenate(values)
-    if not found.size:
-        return 0.0, 1.0
-    low, high = np.percentile(found, (2, 98))
-    return (low, high) if low < high else (low, low + 1)

@@ -76,7 +76,7 @@ class ZarrSource(raster_source.Source):
             slices[axes[2]] = slice(min(bands), max(bands) + 1)
         with raster_source.decoding(self.path, window):
             part = store[tuple(slices)].read().result()
-            kept = [axis for axis in sorted(a for a in axes if a is not None)]
+            kept = sorted(axis for axis in axes if axis is not None)
             place = tuple(None if a is None else kept.index(a) for a in axes)
             first = min(bands) if axes[2] is not None else 0
             return _pick(_channels_last(part, place), [b - first for b in bands])

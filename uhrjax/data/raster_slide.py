@@ -178,7 +178,7 @@ class PagesSource(raster_source.Source):
     def _plan(
         self, page: Any, window: windows.Window, own: list[tuple[int, int]]
     ) -> list[tuple[Any, int, int, int, list[tuple[int, int]]]]:
-        """Returns (page, block, top, left, [(place, sample of the block)]) to decode."""
+        """Returns (page, block, top, left, [(place, sample)]) of what to decode."""
         key = page.keyframe
         height, width = _block_shape(key)
         across, down = -(-key.imagewidth // width), -(-key.imagelength // height)

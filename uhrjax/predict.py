@@ -1,0 +1,251 @@
+"""Any scene file -> label map: reading, computing and writing side by side."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from uhrjax import errors, inference, output, report, trained
+from uhrjax.data import prepared, raster
+from uhrjax.methods import base
+from uhrjax.tiling import plan, window
+
+WAITING = 4  # strips that may wait for the writer
+
+
+def predict_files(
+    run: trained.Trained, pattern: str | list[str], folder: str | pathlib.Path
+) -> dict[pathlib.Path, str]:
+    """Labels scenes and writes what `config.predict` asks for.
+
+    Scenes that are complete already are passed over, one that was interrupted goes on
+    from its last strip. A scene that fails does not stop the others.
+
+    Args:
+        run: from `trained.load_run`.
+        pattern: a file, folder or glob, or several.
+        folder: for the output; made if absent.
+
+    Returns:
+        The scenes that failed, with the reason.
+    """
+    paths = raster.list_scenes(pattern)
+    names = output.distinct_names(paths)
+    folder = pathlib.Path(folder).expanduser()
+    engine = make_engine(run.method, run.config)
+    settings = run.config.predict.to_dict()
+    options = output_options(run.config)
+    reading = raster.ReadOptions(**{field: settings[field] for field in READ_FIELDS})
+    failed: dict[pathlib.Path, str] = {}
+    for path, name in zip(paths, names, strict=True):
+        try:
+            with raster.open_scene(path, reading) as scene:
+                print(_predict_scene(run, engine, scene, name, folder, options))
+        except (errors.InputError, OSError) as error:
+            failed[path] = str(error)
+            print(f"{path}: failed: {error}", file=sys.stderr, flush=True)
+    return failed
+
+
+OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(output.OutputOptions))
+READ_FIELDS = ("bands", "scale", "level", "mpp")
+
+
+def output_options(config: ml_collections.ConfigDict) -> output.OutputOptions:
+    """Returns which files `config.predict` asks for."""
+    settings = config.predict.to_dict()
+    return output.OutputOptions(**{name: settings[name] for name in OUTPUT_FIELDS})
+
+
+def make_engine(
+    method: base.Method, config: ml_collections.ConfigDict, **changes: Any
+) -> inference.Engine:
+    """Returns the engine that a config describes (eval.stride, .blend, ...).
+
+    Args:
+        method: built from the config.
+        config: of the run.
+        **changes: fields of `plan.Tiling` that differ.
+    """
+    devices = jax.device_count()
+    wanted = config.eval.batch_size or config.batch_size
+    fields = {
+        "tile": config.tile,
+        "stride": config.eval.stride,
+        "batch_size": math.ceil(wanted / devices) * devices,
+        "blend": config.eval.blend,
+        "score": config.eval.score,
+        "border": config.predict.border,
+        "tta": config.predict.tta,
+        "probabilities": output_options(config).needs_probabilities,
+    }
+    return inference.Engine(method, plan.Tiling(**{**fields, **changes}))
+
+
+def _predict_scene(
+    run: trained.Trained,
+    engine: inference.Engine,
+    scene: raster.Scene,
+    name: str,
+    folder: pathlib.Path,
+    options: output.OutputOptions,
+) -> str:
+    """Labels one scene; returns the line that tells of it."""
+    started = time.perf_counter()
+    info = dataclasses.replace(scene.info, id=name)
+    with output.SceneWriter(
+        folder, info, run.classes, run.colours, options,
+        fingerprint=_fingerprint(run, engine, scene), source=scene.path,
+    ) as writer:  # fmt: skip
+        if writer.is_complete:
+            files = writer.finish()
+            return f"{scene.path}: complete already, {files['labels']}"
+        first_row = writer.rows_done
+        if options.overlay and not first_row:
+            writer.set_overview(scene.overview(options.overlay_side))
+        skipped = _write_rows(run, engine, scene, writer, first_row)
+        files = writer.finish()
+        counts = writer.class_pixels()
+    seconds = time.perf_counter() - started
+    return _line(scene, files["labels"], counts, seconds, first_row, skipped)
+
+
+def _write_rows(
+    run: trained.Trained,
+    engine: inference.Engine,
+    scene: raster.Scene,
+    writer: output.SceneWriter,
+    first_row: int,
+) -> int:
+    """Runs the engine, a thread writes behind it; returns the windows skipped."""
+    total = engine.count_windows(scene, first_row=first_row)
+    skipped = 0
+    pixels = scene.info.width * (scene.info.height - first_row) / 1e6
+    with (
+        report.progress(scene.info.id, "MPix", total=round(pixels, 3)) as bar,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+
+        def on_windows(done: int, empty: int) -> None:
+            nonlocal skipped
+            skipped += empty
+            bar.update(pixels * done / total)
+
+        writing: list[concurrent.futures.Future[None]] = []
+        for rows in engine.label(
+            run.variables, scene, first_row=first_row, on_windows=on_windows
+        ):
+            if len(writing) >= WAITING:
+                writing.pop(0).result()
+            writing.append(
+                pool.submit(
+                    writer.write_rows, rows.top, rows.labels, rows.probabilities
+                )
+            )
+        for future in writing:
+            future.result()
+    return skipped
+
+
+def _fingerprint(
+    run: trained.Trained, engine: inference.Engine, scene: raster.Scene
+) -> str:
+    """Names everything that the labels of a scene depend on."""
+    path = scene.path
+    stamp: Any = None
+    if path.exists():
+        stat = os.stat(path)
+        stamp = (stat.st_size, stat.st_mtime_ns)
+    facts = (
+        run.weights_hash, engine.tiling, str(path.absolute()), stamp,
+        run.config.predict.bands, run.config.predict.scale, run.config.dtype,
+        scene.info.height, scene.info.width,
+    )  # fmt: skip
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _line(
+    scene: raster.Scene,
+    path: pathlib.Path,
+    counts: dict[str, int],
+    seconds: float,
+    first_row: int,
+    skipped: int,
+) -> str:
+    height, width = scene.info.height, scene.info.width
+    speed = width * (height - first_row) / 1e6 / seconds
+    total = max(sum(counts.values()), 1)
+    most = sorted(counts.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{n} {100 * c / total:.1f} %" for n, c in most[:6] if c)
+    memory = f"host {report.host_peak_mb():.0f} MB"
+    if (device := report.device_peak_mb()) is not None:
+        memory += f", device {device:.0f} MB"
+    parts = [f"{scene.path}: {width} x {height} px", f"{seconds:.1f} s"]
+    parts += [f"{speed:.2f} MPix/s", shares or "no class", memory]
+    if first_row:
+        parts.append(f"went on from row {first_row}")
+    if skipped:
+        parts.append(f"{skipped} windows of nodata skipped")
+    return "; ".join([*parts, f"-> {path}"])
+
+
+class _ArrayScene:
+    """An image in memory, as the engine reads scenes."""
+
+    def __init__(self, image: np.ndarray):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise errors.InputError(
+                f"an image of shape {image.shape} and type {image.dtype} cannot be "
+                "segmented; give [height, width, 3] uint8 (RGB)"
+            )
+        self._image = image
+        self.info = prepared.SceneInfo("array", *image.shape[:2])
+
+    def read(self, place: window.Window) -> np.ndarray:
+        return window.cut(self._image, place, fill=0)
+
+    def read_valid(self, place: window.Window) -> None:
+        return None
+
+
+def segment(
+    run: str | pathlib.Path | trained.Trained,
+    scene: str | pathlib.Path | np.ndarray,
+    **changes: Any,
+) -> np.ndarray:
+    """Returns the label map of one scene.
+
+    Args:
+        run: a run's folder, or what `uhrjax.load_run` returned (faster for many).
+        scene: a file that `data.raster` can open, or [H, W, 3] uint8 (RGB).
+        **changes: fields of `tiling.plan.Tiling` that differ from the run's config,
+            e.g. `tta=True`, `blend="hann"`.
+
+    Returns:
+        [H, W] uint8 class ids; 255 where the scene has no data.
+    """
+    if not isinstance(run, trained.Trained):
+        run = trained.load_run(run)
+    engine = make_engine(run.method, run.config, **changes)
+    if isinstance(scene, (str, os.PathLike)):
+        settings = run.config.predict
+        reading = raster.ReadOptions(**{name: settings[name] for name in READ_FIELDS})
+        with raster.open_scene(scene, reading) as opened:
+            return _collect(engine.label(run.variables, opened))
+    return _collect(engine.label(run.variables, _ArrayScene(scene)))
+
+
+def _collect(strips: Any) -> np.ndarray:
+    return np.concatenate([rows.labels for rows in strips])
