@@ -74,9 +74,12 @@ def read_header(path: pathlib.Path, *, mask: bool) -> Header:
 
 def _open_mask(path: pathlib.Path) -> raster_source.Source:
     source = raster.open_source(path, raw=True, threads=OPTIONS.threads)
+    wrong = ""
     if source.dtype.name not in MASK_KINDS:
+        wrong = f"{source.dtype} values; store class ids as integers"
+    elif source.bands > 4:
+        wrong = f"{source.bands} bands; store one band of ids, or RGB colours"
+    if wrong:
         source.close()
-        raise errors.InputError(
-            f"{path}: a mask holds {source.dtype} values; store class ids as integers"
-        )
+        raise errors.InputError(f"{path}: a mask holds {wrong}")
     return source

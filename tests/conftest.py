@@ -7,6 +7,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from tiny_run import METHODS, arguments
 
 ROOT = pathlib.Path(__file__).parent.parent
 CACHE = pathlib.Path(
@@ -59,3 +60,34 @@ def squares(tmp_path_factory) -> pathlib.Path:
 def data_root(tmp_path_factory) -> pathlib.Path:
     """Where the tests prepare their data sets."""
     return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """Every compiled step and prediction of the runs below."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def runs(squares, data_root, tmp_path_factory, programs):
+    """One uninterrupted run of every method."""
+    from uhrjax import inference, main, train
+
+    folder = tmp_path_factory.mktemp("runs")
+    make_step, make_engine = train.make_step, inference.Engine
+
+    def noted_step(*given):
+        programs.append(make_step(*given))
+        return programs[-1]
+
+    def noted_engine(*given):
+        engine = make_engine(*given)
+        programs.extend([engine.run_windows, engine.take_rows, engine.move_image])
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_step", noted_step)
+        patch.setattr(inference, "Engine", noted_engine)
+        for method in METHODS:
+            main.main(arguments(method, squares, data_root, folder / method))
+    return folder

@@ -12,35 +12,9 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from tiny_run import METHODS, arguments
 
-from uhrjax import errors, inference, initialize, main, metrics, train
-
-METHODS = ("pfnet", "upernet", "semantic_fpn")
-PFNET_FLAGS = [
-    "--config.model.reduce_dim=4",
-    "--config.model.edge_points=8",
-    "--config.model.maxpool_size=2",
-]
-
-
-def tiny_flags(squares, data_root):
-    """Overrides that turn any `:folder` config into seconds of work."""
-    values = {
-        "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
-        "eval.stride": 24, "batch_size": 8, "epochs": 2, "eval.every": 1,
-        "log_every": 1, "checkpoint_every": 1, "learning_rate": 0.05,
-        "loss.ohem_min_kept": 100, "model.backbone": "resnet18", "model.width": 8,
-        "model.fpn_dim": 8, "eval.panels": 1,
-    }  # fmt: skip
-    return [f"--config.{key}={value}" for key, value in values.items()]
-
-
-def arguments(method, squares, data_root, workdir, *more, mode="train"):
-    extra = PFNET_FLAGS if method == "pfnet" else []
-    return [
-        "main", f"--config=configs/{method}.py:folder", f"--workdir={workdir}",
-        f"--mode={mode}", *tiny_flags(squares, data_root), *extra, *more,
-    ]  # fmt: skip
+from uhrjax import errors, initialize, main, metrics
 
 
 def lines_of(workdir, part="train"):
@@ -62,35 +36,6 @@ def spawn(argv, **environment):
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-@pytest.fixture(scope="module")
-def programs():
-    """Every compiled step and prediction of the runs below."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def runs(squares, data_root, tmp_path_factory, programs):
-    """One uninterrupted run of every method."""
-    folder = tmp_path_factory.mktemp("runs")
-    make_step, make_engine = train.make_step, inference.Engine
-
-    def noted_step(*given):
-        programs.append(make_step(*given))
-        return programs[-1]
-
-    def noted_engine(*given):
-        engine = make_engine(*given)
-        programs.extend([engine.run_windows, engine.take_rows, engine.move_image])
-        return engine
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_step", noted_step)
-        patch.setattr(inference, "Engine", noted_engine)
-        for method in METHODS:
-            main.main(arguments(method, squares, data_root, folder / method))
-    return folder
 
 
 def test_nothing_is_compiled_twice(runs, programs):

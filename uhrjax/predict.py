@@ -130,17 +130,17 @@ def _write_rows(
 ) -> int:
     """Runs the engine, a thread writes behind it; returns the windows skipped."""
     total = engine.count_windows(scene, first_row=first_row)
-    skipped = 0
-    pixels = scene.info.width * (scene.info.height - first_row) / 1e6
+    finished, skipped = 0, 0
+    pixels = scene.info.width * (scene.info.height - first_row)
     with (
-        report.progress(scene.info.id, "MPix", total=round(pixels, 3)) as bar,
+        report.progress(scene.info.id, "pix", total=pixels, unit_scale=True) as bar,
         concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
 
         def on_windows(done: int, empty: int) -> None:
-            nonlocal skipped
-            skipped += empty
-            bar.update(pixels * done / total)
+            nonlocal finished, skipped
+            finished, skipped = finished + done, skipped + empty
+            bar.update(pixels * finished // total - bar.n)
 
         writing: list[concurrent.futures.Future[None]] = []
         for rows in engine.label(

@@ -67,11 +67,13 @@ class MetricLog:
             self._board.close()
 
 
-def progress(title: str, unit: str, total: int | None, done: int = 0) -> tqdm:
+def progress(
+    title: str, unit: str, total: int | None, done: int = 0, *, unit_scale: bool = False
+) -> tqdm:
     """Returns a progress bar for `total` units (None: told later); use it in `with`."""
     return tqdm(
         desc=title, unit=unit, total=total, initial=done, file=sys.stdout,
-        mininterval=0.5, dynamic_ncols=True, leave=total is not None,
+        mininterval=0.5, dynamic_ncols=True, leave=total is not None, unit_scale=unit_scale,
     )  # fmt: skip
 
 

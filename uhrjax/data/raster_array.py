@@ -149,7 +149,8 @@ def _split_prepared(path: pathlib.Path) -> tuple[pathlib.Path, str, str] | None:
         return path, "", ""
     for whole, scene_id in ((path, ""), (path.parent, path.name)):
         folder, colon, split = str(whole).rpartition(":")
-        if colon and prepared.is_prepared(pathlib.Path(folder)):
+        is_split = colon and "/" not in split
+        if is_split and prepared.is_prepared(pathlib.Path(folder)):
             return pathlib.Path(folder), split, scene_id
     return None
 

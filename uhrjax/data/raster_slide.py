@@ -129,6 +129,8 @@ class PagesSource(raster_source.Source):
             self._file.filehandle.set_lock(True)
             series = self._file.series[0]
             self._levels = [list(level.pages) for level in series.levels]
+            if any(None in level for level in self._levels):
+                raise ValueError("its description names pages that are not there")
             axes, shape = series.get_axes(squeeze=True), series.get_shape(squeeze=True)
             page = self._levels[0][0].keyframe
             self._samples = page.samplesperpixel

@@ -83,8 +83,8 @@ class Rendering:
         low, high = self._suggest_scale(source)
         bits = dtype.itemsize * 8
         raise errors.InputError(
-            f"{source.path}: an image with {dtype} values ({bits} bit per sample), taken "
-            "are 8 bit; say what becomes black and white, e.g. "
+            f"{source.path}: an image with {dtype} values ({bits} bit per sample), "
+            "taken are 8 bit; say what becomes black and white, e.g. "
             f"--scale={low:g},{high:g} (2 % of a few windows lie below and above), or "
             f"for a data set: gdal_translate -ot Byte -scale {low:g} {high:g}"
         )

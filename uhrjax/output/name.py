@@ -21,7 +21,7 @@ def distinct_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     files = [pathlib.Path(path) for path in paths]
     names = [file.stem for file in files]
     deepest = max((len(file.parts) for file in files), default=0)
-    for parts in range(1, deepest + 2):
+    for parts in range(1, deepest + 3):
         seen = collections.Counter(name.casefold() for name in names)
         shared = [seen[name.casefold()] > 1 for name in names]
         if not any(shared):

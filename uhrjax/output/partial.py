@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -94,11 +95,9 @@ class PartialRows:
             file.close()
 
     def remove(self) -> None:
-        """Closes the maps and deletes them, with the parent folder if now empty."""
+        """Closes the maps and deletes them."""
         self.close()
-        shutil.rmtree(self.folder)
-        if not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+        remove(self.folder)
 
     def _open(self, name: str) -> Any:
         path = self.folder / f"{name}.raw"
@@ -108,6 +107,13 @@ class PartialRows:
     def _row_bytes(self, name: str) -> int:
         shape, dtype = self._shapes[name]
         return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Deletes a scene's folder if it exists, with the parent folder if now empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other scenes are there
+        folder.parent.rmdir()
 
 
 def read_json(path: pathlib.Path) -> Any:

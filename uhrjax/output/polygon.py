@@ -43,7 +43,7 @@ def write(
     """Writes the regions of every class, with `class_id`, `class` and `pixels`.
 
     GeoJSON is in degrees (EPSG:4326), GeoPackage in the CRS of the scene. Without a CRS
-    both are in pixels, x to the right and y down from the top left corner.
+    or a transform both are in pixels, x to the right and y down from the top left corner.
 
     Args:
         path: ends with .geojson or .gpkg.
@@ -57,13 +57,14 @@ def write(
         for region in _regions(labels)
         if region.class_id < len(legend.classes) and region.pixels >= min_px
     )
-    if scene.crs and scene.transform is not None:
+    crs = scene.crs if scene.transform is not None else None
+    if crs:
         regions = (_moved(region, scene.transform) for region in regions)
     if path.suffix == ".gpkg":
-        _write_geopackage(path, regions, scene, legend, layer=labels.stem)
+        _write_geopackage(path, regions, crs, legend, layer=labels.stem)
     else:
         with path.open("w", encoding="utf-8") as file:
-            _write_geojson(file, regions, scene, legend)
+            _write_geojson(file, regions, crs, legend)
 
 
 def _regions(labels: pathlib.Path) -> Iterator[Region]:
@@ -74,9 +75,12 @@ def _regions(labels: pathlib.Path) -> Iterator[Region]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(labels) as file:
-            shapes = rasterio.features.shapes(rasterio.band(file, 1))
-            for shape, value in shapes:
-                rings = [np.array(ring, np.float64) for ring in shape["coordinates"]]
+            back = tuple(~file.transform)[:6]  # GDAL has applied the file's transform
+            for shape, value in rasterio.features.shapes(rasterio.band(file, 1)):
+                rings = [
+                    np.rint(_transformed(np.array(ring), back))
+                    for ring in shape["coordinates"]
+                ]
                 sizes = [abs(_signed_area(ring)) for ring in rings]
                 yield Region(int(value), round(sizes[0] - sum(sizes[1:])), rings)
 
@@ -87,10 +91,15 @@ def _signed_area(ring: np.ndarray) -> float:
     return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
 
 
-def _moved(region: Region, transform: tuple[float, ...]) -> Region:
+def _transformed(ring: np.ndarray, transform: tuple[float, ...]) -> np.ndarray:
     a, b, c, d, e, f = transform[:6]
-    matrix, shift = np.array([[a, d], [b, e]]), np.array([c, f])
-    return region._replace(rings=[ring @ matrix + shift for ring in region.rings])
+    return ring @ np.array([[a, d], [b, e]]) + np.array([c, f])
+
+
+def _moved(region: Region, transform: tuple[float, ...]) -> Region:
+    return region._replace(
+        rings=[_transformed(ring, transform) for ring in region.rings]
+    )
 
 
 def _batches(regions: Iterator[Region]) -> Iterator[list[Region]]:
@@ -101,14 +110,14 @@ def _batches(regions: Iterator[Region]) -> Iterator[list[Region]]:
 def _write_geojson(
     file: TextIO,
     regions: Iterator[Region],
-    scene: prepared.SceneInfo,
+    crs: str | None,
     legend: legend_lib.Legend,
 ) -> None:
     file.write('{"type": "FeatureCollection", "features": [')
     comma = "\n"
     for batch in _batches(regions):
-        if scene.crs:
-            batch = _to_degrees(batch, scene.crs)
+        if crs:
+            batch = _to_degrees(batch, crs)
         for region in batch:
             rings = [
                 _turned(ring, is_outer=i == 0).round(DECIMALS).tolist()
@@ -150,7 +159,7 @@ def _turned(ring: np.ndarray, *, is_outer: bool) -> np.ndarray:
 def _write_geopackage(
     path: pathlib.Path,
     regions: Iterator[Region],
-    scene: prepared.SceneInfo,
+    crs: str | None,
     legend: legend_lib.Legend,
     *,
     layer: str,
@@ -166,7 +175,7 @@ def _write_geopackage(
             for batch in itertools.chain([[]], _batches(regions)):  # a layer if empty
                 pyogrio.raw.write(
                     path, **_columns(batch, legend), layer=layer, driver="GPKG",
-                    geometry_type="Polygon", crs=scene.crs, append=bool(batch),
+                    geometry_type="Polygon", crs=crs, append=bool(batch),
                 )  # fmt: skip
                 count += len(batch)
         stored = pyogrio.read_info(path, layer=layer)["features"]

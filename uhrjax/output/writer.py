@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +47,7 @@ class SceneWriter:
     Attributes:
         rows_done: rows that need not be computed again.
         is_complete: whether the files exist already, complete.
+        record: what `<name>.json` holds, of a complete scene.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SceneWriter:
                 self._refuse_strangers()
             self.is_complete = self._is_recorded()
             if self.is_complete:
-                shutil.rmtree(rest, ignore_errors=True)  # stopped just before that
+                partial.remove(rest)  # stopped just before that
             else:
                 state = {**self._key, "source": self._source}
                 self._partial = partial.PartialRows(rest, state, self._row_shapes())

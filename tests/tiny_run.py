@@ -1,0 +1,28 @@
+"""Command lines that train every method in seconds, on the `squares` of conftest."""
+
+METHODS = ("pfnet", "upernet", "semantic_fpn")
+PFNET_FLAGS = [
+    "--config.model.reduce_dim=4",
+    "--config.model.edge_points=8",
+    "--config.model.maxpool_size=2",
+]
+
+
+def tiny_flags(squares, data_root):
+    """Overrides that turn any `:folder` config into seconds of work."""
+    values = {
+        "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
+        "eval.stride": 24, "batch_size": 8, "epochs": 2, "eval.every": 1,
+        "log_every": 1, "checkpoint_every": 1, "learning_rate": 0.05,
+        "loss.ohem_min_kept": 100, "model.backbone": "resnet18", "model.width": 8,
+        "model.fpn_dim": 8, "eval.panels": 1,
+    }  # fmt: skip
+    return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def arguments(method, squares, data_root, workdir, *more, mode="train"):
+    extra = PFNET_FLAGS if method == "pfnet" else []
+    return [
+        "main", f"--config=configs/{method}.py:folder", f"--workdir={workdir}",
+        f"--mode={mode}", *tiny_flags(squares, data_root), *extra, *more,
+    ]  # fmt: skip
