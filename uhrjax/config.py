@@ -186,8 +186,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     missing = [key for key in (*AT_LEAST, *CHOICES) if key not in values]
     if missing:
         raise errors.InputError(
-            f"the config lacks {', '.join(missing)}; it was made for another version of "
-            "uhrjax: train again, or use that version"
+            f"the config lacks {', '.join(missing)}; it was made for another version "
+            "of uhrjax: train again, or use that version"
         )
 
     def need(claim: bool, key: str, allowed: str) -> None:

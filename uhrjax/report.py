@@ -73,7 +73,8 @@ def progress(
     """Returns a progress bar for `total` units (None: told later); use it in `with`."""
     return tqdm(
         desc=title, unit=unit, total=total, initial=done, file=sys.stdout,
-        mininterval=0.5, dynamic_ncols=True, leave=total is not None, unit_scale=unit_scale,
+        mininterval=0.5, dynamic_ncols=True, leave=total is not None,
+        unit_scale=unit_scale,
     )  # fmt: skip
 
 

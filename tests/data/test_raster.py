@@ -106,7 +106,7 @@ def test_prepared_scenes_are_listed_by_split_and_read(squares, tmp_path):
     for path in listed:
         source = np.asarray(Image.open(squares / "val" / "images" / f"{path.name}.png"))
         np.testing.assert_array_equal(read(path), source)
-    with pytest.raises(errors.InputError, match="say which split.*:train or .*:val"):
+    with pytest.raises(errors.InputError, match=r"say which split.*:train or .*:val"):
         raster.list_scenes(folder)
     with pytest.raises(errors.InputError, match="say which split"):
         raster.list_scenes(f"{folder}:test")

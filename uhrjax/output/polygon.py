@@ -43,7 +43,7 @@ def write(
     """Writes the regions of every class, with `class_id`, `class` and `pixels`.
 
     GeoJSON is in degrees (EPSG:4326), GeoPackage in the CRS of the scene. Without a CRS
-    or a transform both are in pixels, x to the right and y down from the top left corner.
+    or a transform both are in pixels: x to the right, y down from the top left corner.
 
     Args:
         path: ends with .geojson or .gpkg.
