@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import math
 import os
 import pathlib
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from uhrjax.methods import base
 from uhrjax.tiling import plan, window
 
 WAITING = 4  # strips that may wait for the writer
+Encode = Callable[[], str]  # makes the files of a labelled scene, returns its line
 
 
 def predict_files(
@@ -48,13 +50,29 @@ def predict_files(
     options = output_options(run.config)
     reading = raster.ReadOptions(**{field: settings[field] for field in READ_FIELDS})
     failed: dict[pathlib.Path, str] = {}
-    for path, name in zip(paths, names, strict=True):
+
+    def note(path: pathlib.Path, work: Callable[[], str | Encode]) -> str | Encode:
         try:
-            with raster.open_scene(path, reading) as scene:
-                print(_predict_scene(run, engine, scene, name, folder, options))
+            return work()
         except (errors.InputError, OSError) as error:
             failed[path] = str(error)
-            print(f"{path}: failed: {error}", file=sys.stderr, flush=True)
+            return f"{path}: failed: {error}"
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        encoding: list[concurrent.futures.Future[str]] = []
+        for path, name in zip(paths, names, strict=True):
+            label = functools.partial(
+                _label_scene, run, engine, path, reading, name, folder, options
+            )
+            encode = note(path, label)
+            if callable(encode):  # while the next scene is labelled
+                encoding.append(pool.submit(note, path, encode))
+            else:
+                print(encode, flush=True)
+            while len(encoding) > 1:
+                print(encoding.pop(0).result(), flush=True)
+        for future in encoding:
+            print(future.result(), flush=True)
     return failed
 
 
@@ -93,32 +111,47 @@ def make_engine(
     return inference.Engine(method, plan.Tiling(**{**fields, **changes}))
 
 
-def _predict_scene(
+def _label_scene(
     run: trained.Trained,
     engine: inference.Engine,
-    scene: raster.Scene,
+    path: pathlib.Path,
+    reading: raster.ReadOptions,
     name: str,
     folder: pathlib.Path,
     options: output.OutputOptions,
-) -> str:
-    """Labels one scene; returns the line that tells of it."""
+) -> Encode | str:
+    """Labels one scene.
+
+    Returns:
+        What makes its files and returns the line that tells of it; or the line, if the
+        files are there already.
+    """
     started = time.perf_counter()
-    info = dataclasses.replace(scene.info, id=name)
-    with output.SceneWriter(
-        folder, info, run.classes, run.colours, options,
-        fingerprint=_fingerprint(run, engine, scene), source=scene.path,
-    ) as writer:  # fmt: skip
+    with raster.open_scene(path, reading) as scene:
+        info = dataclasses.replace(scene.info, id=name)
+        writer = output.SceneWriter(
+            folder, info, run.classes, run.colours, options,
+            fingerprint=_fingerprint(run, engine, scene), source=scene.path,
+        )  # fmt: skip
         if writer.is_complete:
-            files = writer.finish()
-            return f"{scene.path}: complete already, {files['labels']}"
+            return f"{path}: complete already, {writer.finish()['labels']}"
         first_row = writer.rows_done
-        if options.overlay and not first_row:
-            writer.set_overview(scene.overview(options.overlay_side))
-        skipped = _write_rows(run, engine, scene, writer, first_row)
-        files = writer.finish()
-        counts = writer.class_pixels()
-    seconds = time.perf_counter() - started
-    return _line(scene, files["labels"], counts, seconds, first_row, skipped)
+        try:
+            if options.overlay and not first_row:
+                writer.set_overview(scene.overview(options.overlay_side))
+            skipped = _write_rows(run, engine, scene, writer, first_row)
+        except BaseException:
+            writer.close()
+            raise
+
+    def encode() -> str:
+        with writer:
+            files = writer.finish()
+        seconds = time.perf_counter() - started
+        return _line(path, info, files["labels"], writer.class_pixels(), seconds,
+                     first_row, skipped)  # fmt: skip
+
+    return encode
 
 
 def _write_rows(
@@ -176,14 +209,15 @@ def _fingerprint(
 
 
 def _line(
-    scene: raster.Scene,
+    source: pathlib.Path,
+    info: prepared.SceneInfo,
     path: pathlib.Path,
     counts: dict[str, int],
     seconds: float,
     first_row: int,
     skipped: int,
 ) -> str:
-    height, width = scene.info.height, scene.info.width
+    height, width = info.height, info.width
     speed = width * (height - first_row) / 1e6 / seconds
     total = max(sum(counts.values()), 1)
     most = sorted(counts.items(), key=lambda item: -item[1])
@@ -191,7 +225,7 @@ def _line(
     memory = f"host {report.host_peak_mb():.0f} MB"
     if (device := report.device_peak_mb()) is not None:
         memory += f", device {device:.0f} MB"
-    parts = [f"{scene.path}: {width} x {height} px", f"{seconds:.1f} s"]
+    parts = [f"{source}: {width} x {height} px", f"{seconds:.1f} s"]
     parts += [f"{speed:.2f} MPix/s", shares or "no class", memory]
     if first_row:
         parts.append(f"went on from row {first_row}")

@@ -139,7 +139,7 @@ def test_bands_are_chosen_and_ordered(tmp_path, ending):
     np.testing.assert_array_equal(read(path, bands=(6, 4, 2)), pixels[..., [5, 3, 1]])
     grey = np.repeat(pixels[..., 6:], 3, axis=2)
     np.testing.assert_array_equal(read(path, bands=(7,)), grey)
-    assert "7 bands" in refusal(path) and "--bands=" in refusal(path)
+    assert "7 bands" in refusal(path) and "--config.predict.bands=" in refusal(path)
     assert "no band 8; it has 7" in refusal(path, bands=(8,))
 
 
@@ -169,7 +169,7 @@ def test_sixteen_bits_are_scaled_as_said(tmp_path, ending, bands):
     assert (found == expected).mean() > 0.99
     said = refusal(path)
     assert "uint16" in said
-    suggested = said.split("--scale=")[1].split(" ")[0].split(",")
+    suggested = said.split("predict.scale='(")[1].split(")")[0].split(",")
     low, high = np.percentile(values, (2, 98))
     np.testing.assert_allclose([float(one) for one in suggested], (low, high), rtol=0.3)
 

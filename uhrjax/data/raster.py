@@ -49,7 +49,7 @@ class ReadOptions:
         if self.bands and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
             raise errors.InputError(
                 f"bands={self.bands}: give one band (grey) or three (red, green, "
-                "blue), counted from 1, e.g. --bands=4,3,2"
+                "blue), counted from 1, e.g. --config.predict.bands='(4, 3, 2)'"
             )
         if self.scale and not (
             len(self.scale) == 2
@@ -58,7 +58,7 @@ class ReadOptions:
         ):
             raise errors.InputError(
                 f"scale={self.scale}: give two finite values, low < high, which "
-                "become 0 and 255, e.g. --scale=0,3000"
+                "become 0 and 255, e.g. --config.predict.scale='(0, 3000)'"
             )
         if self.level < 0 or not 0 <= self.mpp < np.inf or (self.level and self.mpp):
             raise errors.InputError(
@@ -348,13 +348,13 @@ def _choose_size(
             stored = ", ".join(f"{i}: {h} x {w} px" for i, (h, w) in enumerate(sizes))
             raise errors.InputError(
                 f"{source.path}: no level {options.level}; it has {stored}; choose "
-                "with --level"
+                "with --config.predict.level"
             )
         return options.level, sizes[options.level]
     if source.mpp is None:
         raise errors.InputError(
             f"{source.path}: mpp={options.mpp}, but the file does not say how large "
-            "its pixels are; choose with --level instead"
+            "its pixels are; choose with --config.predict.level instead"
         )
     for level, size in enumerate(sizes):
         stored_mpp = _scaled_mpp(source, size)

@@ -85,7 +85,8 @@ class Rendering:
         raise errors.InputError(
             f"{source.path}: an image with {dtype} values ({bits} bit per sample), "
             "taken are 8 bit; say what becomes black and white, e.g. "
-            f"--scale={low:g},{high:g} (2 % of a few windows lie below and above), or "
+            f"--config.predict.scale='({low:g}, {high:g})' (2 % of a few windows lie "
+            "below and above), or "
             f"for a data set: gdal_translate -ot Byte -scale {low:g} {high:g}"
         )
 
@@ -116,15 +117,15 @@ def _choose_bands(
         if max(bands) > source.bands:
             raise errors.InputError(
                 f"{source.path}: no band {max(bands)}; it has {source.bands}: choose "
-                f"--bands among 1 to {source.bands}"
+                f"--config.predict.bands among 1 to {source.bands}"
             )
         return tuple(band - 1 for band in bands)
     colours = [band for band in range(source.bands) if band != source.alpha]
     if len(colours) not in (1, 3):
         raise errors.InputError(
             f"{source.path}: {source.bands} bands; taken as they are: 1 (grey) and 3 "
-            "(RGB), with or without alpha; choose three with --bands=3,2,1, or for a "
-            "data set: gdal_translate -b 3 -b 2 -b 1"
+            "(RGB), with or without alpha; choose three with "
+            "--config.predict.bands='(3, 2, 1)', or for a data set: gdal_translate -b 3 -b 2 -b 1"
         )
     return tuple(colours)
 
