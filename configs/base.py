@@ -28,9 +28,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.mean = (0.485, 0.456, 0.406)  # ImageNet, RGB, image scaled to 0..1
     config.std = (0.229, 0.224, 0.225)
     config.dtype = "float32"  # of the computation; bfloat16 on TPU and recent GPUs
-    config.remat = (
-        False  # recompute blocks in the backward pass: less memory, +30 % time
-    )
+    config.remat = False  # recompute blocks in the backward pass: less memory
     config.model = ml_collections.ConfigDict()  # fields of the network
     config.loss = ml_collections.ConfigDict()
 
@@ -54,55 +52,72 @@ def defaults() -> ml_collections.ConfigDict:
     config.init_from = ""  # run folder, .safetensors, .npz or .pth
     config.init_what = "backbone"  # or "model": every weight
 
-    config.data = ml_collections.ConfigDict()
-    config.data.name = ""  # a prepared data set: python -m data_builders.prepare
-    config.data.root = ""  # where it lies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
-    config.data.dir = ""  # folder data sets: your images and masks
-    config.data.classes = ""  # folder: "background,building" or a .toml/.json table
-    config.data.val_fraction = 0.0  # folder: of its scenes; 0: its own splits, or 0.2
-    config.data.train_split = "train"
-    config.data.val_split = "val"  # the best checkpoint is chosen on it
-    config.data.split = "test"  # the report is about it
-    config.data.layout = "patches"  # precomputed, or "scenes": random windows
-    config.data.threads = 2  # that read and augment
-    config.data.augment = ml_collections.ConfigDict()
-    config.data.augment.scale = ()  # (0.5, 2.0): random scale, then a random crop
-    config.data.augment.hflip = 0.5  # probabilities
-    config.data.augment.vflip = 0.5
-    config.data.augment.rotate90 = True  # by 0, 90, 180 or 270 degrees
-    config.data.augment.blur = ()  # (0.15, 1.30): Gaussian sigma in px, every image
-
-    config.eval = ml_collections.ConfigDict()
-    config.eval.every = 1  # epochs between evaluations on val_split
-    config.eval.protocol = "scene"  # every scene pixel once; "crops": the papers' way
-    config.eval.stride = 0  # px between windows of a scene
-    config.eval.batch_size = 0  # 0: as in training
-    config.eval.blend = "average"  # of overlapping windows; hann, gaussian, montage
-    config.eval.score = "probabilities"  # what is blended, or "logits"
-    config.eval.at_start = False  # also score the untrained network, for the record
-    config.eval.boundary = (3.0, 5.0, 9.0, 12.0)  # px; < 1: share of the diagonal
-    config.eval.background = 0  # class that foreground ratios leave out
-    config.eval.include_background = True  # in mIoU and mean F1
-    config.eval.masks = True  # write the predicted label maps
-    config.eval.panels = 4  # pictures of this many scenes
-    config.predict = ml_collections.ConfigDict()  # --mode=predict
-    config.predict.tta = False  # mean over 8 flips and turns of every window
-    config.predict.border = "zero"  # around scenes smaller than a window, or "reflect"
-    config.predict.bands = ()  # 1-based; (): 1 (repeated) or 3; e.g. (4, 3, 2)
-    config.predict.scale = ()  # (low, high) -> 0..255, for images that are not 8 bit
-    config.predict.level = 0  # of a pyramid, 0 the finest
-    config.predict.mpp = 0.0  # micrometres per px to resample to; 0: as stored
-    config.predict.probabilities = ""  # also write them: "uint8" or "float16"
-    config.predict.uncertainty = ""  # also write it: "entropy" or "margin"
-    config.predict.overlay = True  # a small picture to look at
-    config.predict.overlay_side = 1024  # px
-    config.predict.polygons = ""  # also write them: "geojson" or "gpkg"
-    config.predict.polygon_min_px = 0  # leave out smaller ones
-    config.predict.tiff = False  # GeoTIFF even without a place on earth
-    config.predict.palette = False  # PNG in colour
+    config.data = _data()
+    config.eval = _eval()
+    config.predict = _predict()
     config.log_every = 20  # steps
     config.checkpoint_every = 1000  # steps, beside one after every evaluation
     return config
+
+
+def _data() -> ml_collections.ConfigDict:
+    """What is trained on."""
+    group = ml_collections.ConfigDict()
+    group.name = ""  # a prepared data set: python -m data_builders.prepare
+    group.root = ""  # where it lies; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
+    group.dir = ""  # folder data sets: your images and masks
+    group.classes = ""  # folder: "background,building" or a .toml/.json table
+    group.val_fraction = 0.0  # folder: of its scenes; 0: its own splits, or 0.2
+    group.train_split = "train"
+    group.val_split = "val"  # the best checkpoint is chosen on it
+    group.split = "test"  # the report is about it
+    group.layout = "patches"  # precomputed, or "scenes": random windows
+    group.threads = 2  # that read and augment
+    group.augment = ml_collections.ConfigDict()
+    group.augment.scale = ()  # (0.5, 2.0): random scale, then a random crop
+    group.augment.hflip = 0.5  # probabilities
+    group.augment.vflip = 0.5
+    group.augment.rotate90 = True  # by 0, 90, 180 or 270 degrees
+    group.augment.blur = ()  # (0.15, 1.30): Gaussian sigma in px, every image
+    return group
+
+
+def _eval() -> ml_collections.ConfigDict:
+    """How scenes are labelled and scored."""
+    group = ml_collections.ConfigDict()
+    group.every = 1  # epochs between evaluations on val_split
+    group.protocol = "scene"  # every scene pixel once; "crops": the papers' way
+    group.stride = 0  # px between windows of a scene
+    group.batch_size = 0  # 0: as in training
+    group.blend = "average"  # of overlapping windows; hann, gaussian, montage
+    group.score = "probabilities"  # what is blended, or "logits"
+    group.at_start = False  # also score the untrained network, for the record
+    group.boundary = (3.0, 5.0, 9.0, 12.0)  # px; < 1: share of the diagonal
+    group.background = 0  # class that foreground ratios leave out
+    group.include_background = True  # in mIoU and mean F1
+    group.masks = True  # write the predicted label maps
+    group.panels = 4  # pictures of this many scenes
+    return group
+
+
+def _predict() -> ml_collections.ConfigDict:
+    """How scene files are read and what is written (--mode=predict)."""
+    group = ml_collections.ConfigDict()
+    group.tta = False  # mean over 8 flips and turns of every window
+    group.border = "zero"  # around scenes smaller than a window, or "reflect"
+    group.bands = ()  # 1-based; (): 1 (repeated) or 3; e.g. (4, 3, 2)
+    group.scale = ()  # (low, high) -> 0..255, for images that are not 8 bit
+    group.level = 0  # of a pyramid, 0 the finest
+    group.mpp = 0.0  # micrometres per px to resample to; 0: as stored
+    group.probabilities = ""  # also write them: "uint8" or "float16"
+    group.uncertainty = ""  # also write it: "entropy" or "margin"
+    group.overlay = True  # a small picture to look at
+    group.overlay_side = 1024  # px
+    group.polygons = ""  # also write them: "geojson" or "gpkg"
+    group.polygon_min_px = 0  # leave out smaller ones
+    group.tiff = False  # GeoTIFF even without a place on earth
+    group.palette = False  # PNG in colour
+    return group
 
 
 def ohem(config: ml_collections.ConfigDict) -> None:

@@ -7,8 +7,10 @@ only what they need and know what they read.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
@@ -165,45 +167,34 @@ class CheckpointStore:
             )
 
 
-class _plain_disk_errors:
+@contextlib.contextmanager
+def _plain_disk_errors(where: pathlib.Path) -> Iterator[None]:
     """Turns orbax' and tensorstore's reports of a failed write into one OSError."""
-
-    def __init__(self, where: pathlib.Path):
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
+    try:
+        yield
+    except Exception as error:
         text = " ".join(str(error).split())
         signs = ("No space left", "RESOURCE_EXHAUSTED", "File too large", "Disk quota")
-        if isinstance(error, OSError) or any(sign in text for sign in signs):
-            raise OSError(
-                f"could not write a checkpoint to {self._where}: {text[:300]}; the "
-                "last complete one is untouched: make room (or pick another --workdir) "
-                "and run the same command to go on from it"
-            ) from error
+        if not isinstance(error, OSError) and not any(sign in text for sign in signs):
+            raise
+        raise OSError(
+            f"could not write a checkpoint to {where}: {text[:300]}; the last complete "
+            "one is untouched: make room (or pick another --workdir) and run the same "
+            "command to go on from it"
+        ) from error
 
 
-class _plain_read_errors:
+@contextlib.contextmanager
+def _plain_read_errors(path: pathlib.Path) -> Iterator[None]:
     """Turns what goes wrong while reading a checkpoint into one InputError."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
+    try:
+        yield
+    except Exception as error:
         text = " ".join(str(error).split())
         raise errors.InputError(
-            f"checkpoint {self._path} cannot be read: {text[:300]}; it is damaged or "
-            "belongs to another network; delete that folder to go on from an earlier "
-            "one, or give the run another --workdir"
+            f"checkpoint {path} cannot be read: {text[:300]}; it is damaged or belongs "
+            "to another network; delete that folder to go on from an earlier one, or "
+            "give the run another --workdir"
         ) from error
 
 

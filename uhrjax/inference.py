@@ -24,6 +24,7 @@ from uhrjax.data import prepared
 from uhrjax.methods import base
 from uhrjax.tiling import blend as blend_lib
 from uhrjax.tiling import plan
+from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as window_lib
 
 UNSEEN = 255  # label of pixels that no window covered (skipped nodata)
@@ -52,9 +53,10 @@ class Engine:
 
     def __init__(self, method: base.Method, tiling: plan.Tiling):
         self._method, self.tiling = method, tiling
-        scale = max(view.scale for view in method.views)
         tile, block = tiling.tile, tiling.block
-        self._margin = (scale - 1) * tile // 2 + (scale > 1)  # rows, columns of context
+        first = window_lib.Window(0, 0, tile, tile)
+        self._wide = [view_lib.widen(first, view.scale) for view in method.views]
+        self._margin = -min(wide.top for wide in self._wide)  # rows, columns of context
         self._left = -(-self._margin // block)  # blocks a window may reach back ...
         self._right = -(-(tile + self._margin) // block)  # ... and ahead
         self._mesh = sharding.make_mesh()
@@ -264,17 +266,12 @@ class Engine:
 
     def _cut_views(self, region: jax.Array, start: jax.Array) -> jax.Array:
         """Cuts all views of one window; `start` counts from the call's block."""
-        tile, crops = self.tiling.tile, []
-        for view in self._method.views:
-            side = view.scale * tile
-            back = (side - tile + 1) // 2  # as `view.widen`
-            place = (
-                self._margin - back,
-                self._left * self.tiling.block + start - back,
-                0,
-            )
-            crop = jax.lax.dynamic_slice(region, place, (side, side, 3))
-            crops.append(_average(crop, view.scale))
+        crops = []
+        for view, wide in zip(self._method.views, self._wide, strict=True):
+            left = self._left * self.tiling.block + start + wide.left
+            place = (self._margin + wide.top, left, 0)
+            crop = jax.lax.dynamic_slice(region, place, (wide.height, wide.width, 3))
+            crops.append(view_lib.reduce(crop, view))  # the host's own arithmetic
         return jnp.stack(crops)
 
     def _take_band(
@@ -369,13 +366,3 @@ def _move_up(canvas: jax.Array, rows: jax.Array) -> jax.Array:
     """Drops the first rows and appends zeros."""
     both = jnp.concatenate([canvas, jnp.zeros_like(canvas)])
     return jax.lax.dynamic_slice_in_dim(both, rows, len(canvas))
-
-
-def _average(pixels: jax.Array, scale: int) -> jax.Array:
-    """Means of scale x scale blocks, halves rounded up, as `view.average`."""
-    if scale == 1:
-        return pixels
-    side = pixels.shape[0] // scale
-    blocks = pixels.astype(jnp.int32).reshape(side, scale, side, scale, 3)
-    area = scale * scale
-    return ((blocks.sum((1, 3)) + area // 2) // area).astype(jnp.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import pathlib
 import signal
@@ -156,21 +157,12 @@ def make_step(
     With `config.accumulate` = A > 1 the batch's arrays are [A, B / A, ...] and the step
     uses the mean or the sum of the A gradients.
     """
-    root = jax.random.key(config.seed)
-
-    def loss_fn(
-        params: Any, batch_stats: Any, batch: Any, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, Losses]]:
-        given = {"params": params, "batch_stats": batch_stats}
-        outputs, batch_stats = method.apply(given, batch, train=True, key=key)
-        losses = method.loss(outputs, batch)
-        return losses["total"], (batch_stats, losses)
-
-    gradient = jax.grad(loss_fn, has_aux=True)
+    root, count = jax.random.key(config.seed), config.accumulate
+    gradient = jax.grad(functools.partial(_loss, method), has_aux=True)
 
     def accumulated(
         state: checkpoint.TrainState, batch: Any, key: jax.Array
-    ) -> tuple[Any, Any, Losses]:
+    ) -> tuple[Any, tuple[Any, Losses]]:
         def add(carry: Any, inputs: Any) -> tuple[Any, Losses]:
             batch_stats, total = carry
             micro, index = inputs
@@ -179,21 +171,20 @@ def make_step(
             )
             return (batch_stats, jax.tree.map(jnp.add, total, grads)), losses
 
-        count = config.accumulate
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         (batch_stats, grads), losses = jax.lax.scan(
             add, (state.batch_stats, zeros), (batch, jnp.arange(count))
         )
         if config.accumulate_how == "mean":
             grads = jax.tree.map(lambda g: g / count, grads)
-        return grads, batch_stats, jax.tree.map(jnp.mean, losses)
+        return grads, (batch_stats, jax.tree.map(jnp.mean, losses))
 
     def step(
         state: checkpoint.TrainState, batch: Any
     ) -> tuple[checkpoint.TrainState, Losses]:
         key = jax.random.fold_in(root, state.step)
-        if config.accumulate > 1:
-            grads, batch_stats, losses = accumulated(state, batch, key)
+        if count > 1:
+            grads, (batch_stats, losses) = accumulated(state, batch, key)
         else:
             grads, (batch_stats, losses) = gradient(
                 state.params, state.batch_stats, batch, key
@@ -208,6 +199,15 @@ def make_step(
     # Fixed layouts in and out: the second step finds what the first one left.
     everywhere = sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+
+
+def _loss(
+    method: base.Method, params: Any, batch_stats: Any, batch: Any, key: jax.Array
+) -> tuple[jax.Array, tuple[Any, Losses]]:
+    given = {"params": params, "batch_stats": batch_stats}
+    outputs, batch_stats = method.apply(given, batch, train=True, key=key)
+    losses = method.loss(outputs, batch)
+    return losses["total"], (batch_stats, losses)
 
 
 def _open_stream(

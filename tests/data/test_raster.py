@@ -1,5 +1,8 @@
 """Scene files of every format: windows, bands, scaling, validity, levels, errors."""
 
+import concurrent.futures
+import json
+import os
 import pathlib
 import sys
 import zlib
@@ -13,6 +16,9 @@ from uhrjax import errors
 from uhrjax.data import prepared, raster, raster_resample
 from uhrjax.tiling import window as windows
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::rasterio.errors.NotGeoreferencedWarning"
+)
 AWKWARD = [
     windows.Window(0, 0, 70, 41),
     windows.Window(0, 0, 1, 1),
@@ -415,6 +421,43 @@ def test_files_that_are_no_scenes_get_one_sentence(tmp_path):
     assert "complex128 values" in refusal(spectrum)
     stack = scene_files.write_npy(tmp_path / "s.npy", np.ones((2, 2, 5, 3), np.uint8))
     assert "a scene is [H, W]" in refusal(stack)
+
+
+def test_ome_zarr_has_its_levels(tmp_path):
+    image = scene_files.picture()
+    path = tmp_path / "a.zarr"
+    stack = np.moveaxis(image, -1, 0)[None, :, None]  # t, c, z, y, x
+    scene_files.write_zarr(path / "0", stack)
+    scene_files.write_zarr(path / "1", stack[..., ::2, ::2])
+    scales = {
+        "axes": [{"name": name} for name in "tczyx"],
+        "datasets": [{"path": "0"}, {"path": "1"}],
+    }
+    described = {"node_type": "group", "zarr_format": 3}
+    (path / "zarr.json").write_text(json.dumps(described))
+    assert "name one of its arrays: 0, 1" in refusal(path)
+    described["attributes"] = {"ome": {"multiscales": [scales]}}
+    (path / "zarr.json").write_text(json.dumps(described))
+    np.testing.assert_array_equal(read(path), image)
+    np.testing.assert_array_equal(read(path, level=1), image[::2, ::2])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_threads_may_read(files, image, name):
+    with raster.open_scene(files[name]) as scene:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(scene.read, AWKWARD * 3))
+        for pixels, window in zip(found, AWKWARD * 3, strict=True):
+            np.testing.assert_array_equal(pixels, windows.cut(image, window, fill=0))
+
+
+@pytest.mark.parametrize("name", ["npy", "tiff_tiles", "ome"])
+def test_a_file_that_is_cut_off_while_open_is_refused(tmp_path, image, name):
+    path = scene_files.write(name, tmp_path, image)
+    with raster.open_scene(path) as scene:
+        os.truncate(path, path.stat().st_size // 3)
+        with pytest.raises(errors.InputError, match="does not decode"):
+            scene.read(whole(scene))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,22 @@ class ResNet(nn.Module):
         return nn.relu(_norm(self, "bn1", train)(x))
 
 
+def of_fields(network: nn.Module) -> ResNet:
+    """Returns the backbone that a network's fields of the same names describe.
+
+    To be called inside the network's `__call__`, whose submodule `backbone` it becomes.
+    """
+    return ResNet(
+        depth=int(network.backbone.removeprefix("resnet")),
+        stem=network.stem,
+        dilation=network.dilation,
+        width=network.width,
+        remat=network.remat,
+        dtype=network.dtype,
+        name="backbone",
+    )
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution around a shortcut; 4 * `width` channels out."""
 

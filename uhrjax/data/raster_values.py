@@ -86,8 +86,8 @@ class Rendering:
             f"{source.path}: an image with {dtype} values ({bits} bit per sample), "
             "taken are 8 bit; say what becomes black and white, e.g. "
             f"--config.predict.scale='({low:g}, {high:g})' (2 % of a few windows lie "
-            "below and above), or "
-            f"for a data set: gdal_translate -ot Byte -scale {low:g} {high:g}"
+            "below and above), or for a data set: "
+            f"gdal_translate -ot Byte -scale {low:g} {high:g}"
         )
 
     def _suggest_scale(self, source: raster_source.Source) -> tuple[float, float]:
@@ -125,7 +125,8 @@ def _choose_bands(
         raise errors.InputError(
             f"{source.path}: {source.bands} bands; taken as they are: 1 (grey) and 3 "
             "(RGB), with or without alpha; choose three with "
-            "--config.predict.bands='(3, 2, 1)', or for a data set: gdal_translate -b 3 -b 2 -b 1"
+            "--config.predict.bands='(3, 2, 1)', or for a data set: "
+            "gdal_translate -b 3 -b 2 -b 1"
         )
     return tuple(colours)
 

@@ -88,15 +88,7 @@ class PFNet(nn.Module):
             "edge_logits": {level: [B, h, w, 1] float32};
             "points": {"salient", "boundary"}: [B, N, 2] float32, (y, x) image px.
         """
-        maps = resnet.ResNet(
-            depth=int(self.backbone.removeprefix("resnet")),
-            stem=self.stem,
-            dilation=self.dilation,
-            width=self.width,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="backbone",
-        )(images, train=train)
+        maps = resnet.of_fields(self)(images, train=train)
         maps = fpn.PyramidInput(
             features=self.fpn_dim,
             ppm=self.ppm,

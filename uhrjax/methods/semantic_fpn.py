@@ -36,15 +36,7 @@ class SemanticFPN(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps [B, H, W, 3] to {"logits": [B, H, W, num_classes] float32}."""
-        maps = resnet.ResNet(
-            depth=int(self.backbone.removeprefix("resnet")),
-            stem=self.stem,
-            dilation=self.dilation,
-            width=self.width,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="backbone",
-        )(images, train=train)
+        maps = resnet.of_fields(self)(images, train=train)
         maps = fpn.PyramidInput(
             features=self.fpn_dim, ppm=False, dtype=self.dtype, name="neck"
         )(maps, train=train)

@@ -14,6 +14,9 @@ BITS = 22  # after the binary point of a weight
 def reduce(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Resizes as `PIL.Image.resize(..., BILINEAR)` does.
 
+    The horizontal pass comes first. Recent versions of Pillow swap the passes where the
+    height shrinks far more than the width, which no square window does.
+
     Args:
         pixels: [h, w, C] uint8, a numpy or a jax array.
         height: of the result, px.
@@ -22,7 +25,7 @@ def reduce(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
     Returns:
         [height, width, C] uint8, of the same kind of array.
     """
-    for axis, length in ((1, width), (0, height)):  # Pillow rounds in between
+    for axis, length in ((1, width), (0, height)):  # rounded in between
         if pixels.shape[axis] != length:
             pixels = _reduce_axis(pixels, axis, length)
     return pixels

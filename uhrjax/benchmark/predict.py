@@ -1,0 +1,228 @@
+"""From a scene file to its mask: speed of every stage, of the network, and memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import platform
+import tempfile
+from typing import Any
+
+import jax
+import ml_collections
+
+from uhrjax import config as config_lib
+from uhrjax import inference, methods, report
+from uhrjax import predict as predict_lib
+from uhrjax.benchmark import memory, network, peak, stage, table, texture, timing
+from uhrjax.data import raster
+from uhrjax.methods import base
+from uhrjax.tiling import plan
+
+ENGINE_SHARE = 0.15  # target: at most, with PFNet-R50 on a CPU
+HOST_PEAK_MB = 2000  # target: below, for 20 000 px columns
+GROWTH = 0.1  # target: the highest scene's peak above the lowest one's, at most
+
+
+def run(
+    spec: str | None,
+    overrides: list[str],
+    *,
+    rows: list[int],
+    columns: int,
+    repeats: int,
+    pass_s: float,
+) -> dict[str, Any]:
+    """Measures, prints as it goes, and returns all figures as a JSON tree.
+
+    Args:
+        spec: of the config.
+        overrides: of the config.
+        rows: heights of the scenes whose memory is taken; the first one is also the
+            scene of the stages.
+        columns: width of all scenes.
+        repeats: of each timed run.
+        pass_s: about how long one pass of the real network may take.
+    """
+    config = config_lib.from_command(spec, overrides)
+    method = methods.build(config)
+    with tempfile.TemporaryDirectory(prefix="uhrjax-benchmark-") as name:
+        folder = pathlib.Path(name)
+        found: dict[str, Any] = {"benchmark": "predict", "config": spec}
+        found["overrides"] = overrides
+        peaks = []  # first: they need the device for themselves
+        for height in rows:
+            print(f"memory       pass over {columns} x {height} px ...", flush=True)
+            peaks.append(
+                memory.measure(
+                    spec, overrides, rows=height, columns=columns, folder=folder
+                )
+            )
+        found["memory"] = _judge_memory(peaks)
+        found |= _describe(config, method)
+        table.print_start(found)
+        found["stages"] = _measure_stages(
+            config, method, folder, rows[0], columns, repeats
+        )
+        found["network"] = _measure_network(
+            config, method, folder, (rows[0], columns), repeats, pass_s
+        )
+    found["network"] |= _judge_network(found)
+    table.print_all(found)
+    return found
+
+
+def _describe(config: ml_collections.ConfigDict, method: base.Method) -> dict[str, Any]:
+    """Returns what the figures hold for."""
+    tiling = predict_lib.make_engine(method, config).tiling
+    return {
+        "device": {
+            "name": report.device_name(),
+            "kind": jax.devices()[0].device_kind,
+            "platform": jax.default_backend(),
+            "count": jax.device_count(),
+            "host_cores": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+        },
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "method": config.method,
+        "dtype": config.dtype,
+        "num_classes": method.num_classes,
+        "tile": tiling.tile,
+        "stride": tiling.stride,
+        "batch_size": tiling.batch_size,
+        "blend": tiling.blend,
+        "tta": tiling.tta,
+        "compiled_programs_kept": jax.config.jax_compilation_cache_dir is not None,
+    }
+
+
+def _measure_stages(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    folder: pathlib.Path,
+    rows: int,
+    columns: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """Times all stages with the trivial network."""
+    trivial = network.PixelMethod(method)
+    engine = predict_lib.make_engine(trivial, config)
+    path = folder / "scene.tif"
+    print(f"scene        {columns} x {rows} px", flush=True)
+    texture.write(path, rows=rows, columns=columns)
+    run = network.as_run(config, trivial, trivial.init())
+    stages = stage.measure(run, engine, path, folder, repeats)
+    found = {name: each.summary() for name, each in stages.items()}
+    stored = path.stat().st_size / (rows * columns * 3)
+    path.unlink()
+    return {"rows": rows, "columns": columns, "stored_share": stored, "speed": found}
+
+
+def _measure_network(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    folder: pathlib.Path,
+    size: tuple[int, int],
+    repeats: int,
+    pass_s: float,
+) -> dict[str, Any]:
+    """Times the real network alone, then from file to mask."""
+    engine = predict_lib.make_engine(method, config)
+    tiling = engine.tiling
+    variables = method.init(jax.random.key(config.seed))
+    print(f"network      {config.method} alone ...", flush=True)
+    alone = network.time_alone(
+        method, variables, batch_size=tiling.batch_size, repeats=repeats
+    )
+    turns = 8 if tiling.tta else 1
+    one_s = alone.window_s.median_s * turns
+    height, width = _fit(size, tiling, windows=int(pass_s / one_s))
+    print(f"network      from file to mask, {width} x {height} px ...", flush=True)
+    path = folder / "small.tif"
+    texture.write(path, rows=height, columns=width)
+    run = network.as_run(config, method, variables)
+    _warm_up(engine, variables)
+    passes = timing.measure(
+        lambda: stage.file_to_mask(run, engine, path, folder),
+        pixels=height * width, repeats=repeats, warm_up=False,
+    )  # fmt: skip
+    with raster.open_scene(path) as scene:
+        count = engine.count_windows(scene)
+    kind, devices = jax.devices()[0].device_kind, jax.device_count()
+    peak_tflops = peak.tflops(kind, config.dtype, devices)
+    tflops = alone.gflop_per_window / alone.window_s.median_s / 1e3
+    scene_s = timing.Timing(
+        tuple(s * turns * count for s in alone.window_s.seconds), passes.pixels
+    )
+    return {
+        "rows": height,
+        "columns": width,
+        "windows": count,
+        "passes_per_window": turns,
+        "compile_s": alone.compile_s,
+        "gflop_per_window": alone.gflop_per_window,
+        "tflop_per_s": tflops,
+        "peak_tflop_per_s": peak_tflops,
+        "peak_share": None if peak_tflops is None else tflops / peak_tflops,
+        "speed": {
+            "alone, window px": alone.window_s.summary(),
+            "alone, scene px": scene_s.summary(),
+            "file to mask": passes.summary(),
+        },
+        "host_peak_mb": memory.host_peak_mb(),
+        "device_peak_mb": report.device_peak_mb(),
+    }
+
+
+def _warm_up(engine: inference.Engine, variables: dict[str, Any]) -> None:
+    """Compiles what a scene of any size needs."""
+    tile = engine.tiling.tile
+    for _ in engine.label(variables, texture.MemoryScene(tile, tile)):
+        pass
+
+
+def _fit(
+    size: tuple[int, int], tiling: plan.Tiling, *, windows: int
+) -> tuple[int, int]:
+    """Returns (height, width) that holds about so many windows, in full calls.
+
+    At least two rows of windows, so that the stages can overlap; at most `size`.
+    """
+    batch = tiling.batch_size
+    across = max(1, round(math.sqrt(windows) / batch)) * batch
+    down = max(2, windows // across)
+    wanted = (tiling.tile + (n - 1) * tiling.stride for n in (down, across))
+    return tuple(min(pair) for pair in zip(size, wanted, strict=True))
+
+
+def _judge_network(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parts of a pass that are not the network."""
+    real = {
+        name: f["megapixels_per_s"] for name, f in found["network"]["speed"].items()
+    }
+    trivial = found["stages"]["speed"]["file to mask"]["megapixels_per_s"]
+    share = 1 - real["file to mask"] / real["alone, scene px"]
+    return {
+        "engine_share": share,
+        "engine_share_target": ENGINE_SHARE,
+        "engine_share_ok": share <= ENGINE_SHARE,
+        "trivial_share": real["file to mask"] / trivial,
+    }
+
+
+def _judge_memory(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the passes with what they say about growth."""
+    low, high = (pick(passes, key=lambda p: p["rows"]) for pick in (min, max))
+    growth = high["host_peak_mb"] / low["host_peak_mb"] - 1
+    highest = max(p["host_peak_mb"] for p in passes)
+    return {
+        "passes": passes,
+        "host_growth": growth,
+        "host_growth_target": GROWTH,
+        "host_growth_ok": growth <= GROWTH if low["rows"] < high["rows"] else None,
+        "host_peak_target_mb": HOST_PEAK_MB,
+        "host_peak_ok": highest < HOST_PEAK_MB,
+    }

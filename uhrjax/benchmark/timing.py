@@ -1,0 +1,46 @@
+"""Repeated runs -> median and spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Timing(NamedTuple):
+    """How long the same work took, again and again."""
+
+    seconds: tuple[float, ...]
+    pixels: float  # of one run
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+    def speeds(self) -> tuple[float, float, float]:
+        """Returns MPix/s: median, lowest, highest."""
+        return tuple(
+            self.pixels / 1e6 / s
+            for s in (self.median_s, max(self.seconds), min(self.seconds))
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Returns all of it as JSON values."""
+        names = ("megapixels_per_s", "lowest", "highest")
+        speeds = dict(zip(names, self.speeds(), strict=True))
+        return {**speeds, "pixels": self.pixels, "seconds": list(self.seconds)}
+
+
+def measure(
+    work: Callable[[], Any], *, pixels: float, repeats: int, warm_up: bool = True
+) -> Timing:
+    """Times `work`, after one run that does not count."""
+    if warm_up:
+        work()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return Timing(tuple(seconds), pixels)
