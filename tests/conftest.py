@@ -5,9 +5,8 @@ import pathlib
 
 import cv2
 import jax
-import numpy as np
 import pytest
-from tiny_run import METHODS, arguments
+from tiny_run import METHODS, arguments, draw_scene
 
 ROOT = pathlib.Path(__file__).parent.parent
 CACHE = pathlib.Path(
@@ -23,18 +22,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 def in_the_repository(monkeypatch):
     """Config paths of the tests are relative to the root."""
     monkeypatch.chdir(ROOT)
-
-
-def draw_scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bright squares (class 1) on dark noise (class 0)."""
-    rng = np.random.default_rng(seed)
-    label = np.zeros((height, width), np.uint8)
-    for _ in range(max(2, height * width // 900)):
-        top, left = rng.integers(0, (height, width))
-        side = int(rng.integers(5, 14))
-        label[top : top + side, left : left + side] = 1
-    image = rng.integers(0, 90, (height, width, 3)) + 120 * label[..., None]
-    return image.astype(np.uint8), label
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The engine against summing whole scenes in numpy, on a network of one convolution."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +131,75 @@ def test_contexts_cut_on_the_device_equal_those_cut_on_the_host(scales):
         expected, expected_likely = stitched(method, scene, tiling)
         np.testing.assert_allclose(likely, expected_likely, atol=1e-5)
         assert (labels == expected).mean() > 0.999
+
+
+class Echo:
+    """Logits = the grey levels of all views, and 0."""
+
+    def __init__(self, views):
+        self.views, self.num_classes = views, 3 * len(views) + 1
+
+    def apply(self, variables, batch, *, train):
+        count, views, height, width, _ = batch["views"].shape
+        pixels = jnp.moveaxis(batch["views"], 1, 3).astype(jnp.float32) / 32
+        flat = pixels.reshape(count, height, width, 3 * views)
+        return jnp.pad(flat, ((0, 0), (0, 0), (0, 0), (0, 1)))
+
+    def logits(self, outputs):
+        return outputs
+
+    def points(self, outputs):
+        return {}
+
+
+MIXED = [(1,), (1, "1.5p", "2p", "2.5p"), ("1p", "4p"), (1, 3, "3p"), (2, "7.5p", 5)]
+
+
+@pytest.mark.parametrize("tile", [2, 8, 14])
+@pytest.mark.parametrize("names", MIXED, ids=str)
+def test_device_cuts_the_same_views_as_the_host(names, tile):
+    views = tuple(
+        view.View(float(name[:-1]), "pillow")
+        if isinstance(name, str)
+        else view.View(name)
+        for name in names
+    )
+    tiling = plan.Tiling(
+        tile, tile, 2, blend="montage", score="logits", probabilities=True
+    )
+    engine = inference.Engine(Echo(views), tiling)
+    for height, width in [(1, 1), (1, 13), (tile - 1, tile + 1), (17, 31)]:
+        scene = ArrayScene(height, width, seed=width)
+        _, likely = collected(engine, scene)
+        logits = np.log(likely) - np.log(likely[..., -1:])  # the last one is 0
+        found = np.rint(logits[..., :-1] * 32).reshape(height, width, -1, 3)
+        for (top, y), (left, x) in owned_by(tiling, height, width):
+            place = window.Window(top, left, tile, tile)
+            expected = view.cut_views(scene.read, place, views)[:, y, x]
+            rows = slice(top + y.start, top + y.stop)
+            columns = slice(left + x.start, left + x.stop)
+            np.testing.assert_array_equal(
+                found[rows, columns], np.moveaxis(expected, 0, 2)
+            )
+
+
+def owned_by(tiling, height, width):
+    """Returns per window (top, rows), (left, columns): what it alone decides."""
+    axes = []
+    for length in (height, width):
+        starts = window.plan_starts(length, tile=tiling.tile, stride=tiling.stride)
+        spans = blend.owned_spans(
+            starts, tile=tiling.tile, length=length, blend=tiling.blend
+        )
+        parts = [slice(*span) for span in spans.tolist()]
+        axes.append(list(zip(starts, parts, strict=True)))
+    return itertools.product(*axes)
+
+
+def test_a_view_that_cuts_pixels_is_refused_before_anything_runs():
+    views = (view.View(1.5, "pillow"),)
+    with pytest.raises(ValueError, match="use windows of 14 or 16 px"):
+        inference.Engine(Echo(views), plan.Tiling(15, 15, 1))
 
 
 def test_tta_equals_turning_every_window_by_hand():

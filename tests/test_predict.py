@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_scene
+from tiny_run import draw_scene
 
 import uhrjax
 from uhrjax import errors, main, predict, trained

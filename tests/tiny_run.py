@@ -1,4 +1,6 @@
-"""Command lines that train every method in seconds, on the `squares` of conftest."""
+"""Scenes, and command lines that train every method on them in seconds."""
+
+import numpy as np
 
 METHODS = ("pfnet", "upernet", "semantic_fpn")
 PFNET_FLAGS = [
@@ -26,3 +28,15 @@ def arguments(method, squares, data_root, workdir, *more, mode="train"):
         "main", f"--config=configs/{method}.py:folder", f"--workdir={workdir}",
         f"--mode={mode}", *tiny_flags(squares, data_root), *extra, *more,
     ]  # fmt: skip
+
+
+def draw_scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bright squares (class 1) on dark noise (class 0)."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros((height, width), np.uint8)
+    for _ in range(max(2, height * width // 900)):
+        top, left = rng.integers(0, (height, width))
+        side = int(rng.integers(5, 14))
+        label[top : top + side, left : left + side] = 1
+    image = rng.integers(0, 90, (height, width, 3)) + 120 * label[..., None]
+    return image.astype(np.uint8), label

@@ -23,8 +23,14 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
     data_dir = pathlib.Path(
         config.data.root or prepared.default_data_dir()
     ).expanduser()
-    scales = tuple(view.scale for view in methods.find(config.method).views)
+    views = methods.find(config.method).views
+    scales = tuple(view.scale for view in views)
     patches = config.data.layout == "patches"
+    if patches and any(view.resize != "area" for view in views):
+        raise errors.InputError(
+            f"prepared patches hold averaged contexts, and {config.method} wants "
+            "Pillow's; set --config.data.layout=scenes"
+        )
     name = config.data.name
     if name == "folder" and not config.data.dir:
         raise errors.InputError(

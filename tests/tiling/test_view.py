@@ -1,10 +1,11 @@
-"""Views: concentric, exactly averaged, zero beyond the border."""
+"""Views: concentric, exactly reduced, zero beyond the border."""
 
 import functools
 
 import numpy as np
 import pytest
 
+from uhrjax.tiling import triangle
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as windows
 
@@ -53,7 +54,39 @@ def test_an_odd_window_is_widened_around_its_own_pixels():
     assert wide.top <= 10 and wide.top + wide.height >= 15
 
 
+@pytest.mark.parametrize("scale", [1.5, 2, 2.5, 3, 4])
+@pytest.mark.parametrize("window", [(8, 16, 8, 8), (-6, 0, 8, 8), (36, 49, 8, 8)])
+def test_pillow_contexts_mix_in_the_zero_border(window, scale):
+    found = view_lib.cut_views(
+        READ, windows.Window(*window), [view_lib.View(), view_lib.View(scale, "pillow")]
+    )
+    padded = np.pad(SCENE, ((40, 40), (40, 40), (0, 0)))
+    side = int(8 * scale)
+    top, left = (start - (side - 8) // 2 + 40 for start in window[:2])
+    seen = padded[top : top + side, left : left + side]
+    np.testing.assert_array_equal(found[1], triangle.reduce(seen, height=8, width=8))
+
+
+def test_a_fraction_that_cuts_pixels_says_which_windows_to_use():
+    assert view_lib.widen(windows.Window(0, 0, 32, 32), 1.5) == (-8, -8, 48, 48)
+    with pytest.raises(ValueError, match=r"49\.5 px wide; use windows of 32 or 34 px"):
+        view_lib.widen(windows.Window(0, 0, 33, 33), 1.5)
+    with pytest.raises(ValueError, match=r"use windows of 2 or 4 px"):
+        view_lib.widen(windows.Window(0, 0, 3, 3), 2.5)
+
+
 @pytest.mark.parametrize("scale", [0, -1, 1.5, "2"])
-def test_a_scale_that_is_no_positive_integer_is_refused(scale):
-    with pytest.raises(ValueError, match="integer >= 1"):
+def test_averaging_takes_positive_integers_only(scale):
+    with pytest.raises(ValueError, match=r"integer >= 1; resize='pillow' also takes"):
         view_lib.View(scale)
+
+
+@pytest.mark.parametrize("scale", [0.5, float("nan"), float("inf"), "2"])
+def test_a_field_of_view_narrower_than_the_window_is_refused(scale):
+    with pytest.raises(ValueError, match="use a number >= 1"):
+        view_lib.View(scale, "pillow")
+
+
+def test_an_unknown_resize_lists_the_known_ones():
+    with pytest.raises(ValueError, match="area, pillow"):
+        view_lib.View(2, "bicubic")

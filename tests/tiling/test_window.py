@@ -42,6 +42,20 @@ def test_plan_starts_of_an_empty_side_is_refused():
         windows.plan_starts(0, tile=32, stride=32)
 
 
+@pytest.mark.parametrize("length", AWKWARD)
+@pytest.mark.parametrize(("tile", "stride"), [(32, 32), (32, 20), (32, 1), (1, 1)])
+def test_even_starts_cover_every_pixel_in_steps_of_one_size(length, tile, stride):
+    starts = windows.plan_even_starts(length, tile=tile, stride=stride)
+    covered = np.zeros(length, bool)
+    for start in starts:
+        covered[start : start + tile] = True
+    assert covered.all()
+    assert starts[0] == 0 and starts[-1] == max(length - tile, 0)
+    steps = np.diff(starts)
+    assert not len(steps) or (steps.min() >= 1 and steps.max() <= stride)
+    assert not len(steps) or np.ptp(steps) <= 2  # two rounded ends
+
+
 def test_plan_windows_goes_row_by_row():
     found = windows.plan_windows(40, 50, tile=32, stride=32)
     assert found == [(0, 0, 32, 32), (0, 18, 32, 32), (8, 0, 32, 32), (8, 18, 32, 32)]

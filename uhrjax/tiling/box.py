@@ -15,16 +15,16 @@ def plan_boxes(
 ) -> np.ndarray:
     """Plans the fewest boxes that cover a scene, as MagNet's code does.
 
-    Steps are equal and truncated to whole pixels, so that the last boxes may stop a few
-    pixels short of the border.
+    Its steps are truncated to whole pixels, so that the last boxes may stop some pixels
+    short of the border: up to one for every step.
 
     Args:
         height: of the scene, px.
         width: of the scene, px.
         box_height: px, at most `height`.
         box_width: px, at most `width`.
-        reach_border: shifts the last row and column of boxes out to the border (the
-            published code does not).
+        reach_border: rounds every box's place instead of truncating the step, so that
+            the last boxes end at the border and no pixel is left out.
 
     Returns:
         [N, 4] float64 (top, left, bottom, right) as shares of the sides; column by
@@ -43,13 +43,12 @@ def _plan_starts(length: int, side: int, reach_border: bool) -> np.ndarray:
             f"boxes of {side} px do not fit into a side of {length} px; use 1 to "
             f"{length} px"
         )
+    if reach_border:
+        return np.array(windows.plan_even_starts(length, tile=side, stride=side))
     count = -(-length // side)
     excess = count * side - length  # what all overlaps of neighbours add up to
     step = int(side - excess / max(count - 1, 1))
-    starts = np.arange(count) * step
-    if reach_border:
-        starts[-1] = length - side
-    return starts
+    return np.arange(count) * step
 
 
 def place_boxes(boxes: np.ndarray, *, height: int, width: int) -> list[windows.Window]:

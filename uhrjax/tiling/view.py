@@ -54,10 +54,10 @@ def _multiply(side: int, scale: int | float) -> int:
     if abs(wide - round(wide)) > 1e-6:
         step = fractions.Fraction(scale).limit_denominator(100).denominator
         below = side // step * step
+        fitting = f"{below} or {below + step}" if below else step
         raise ValueError(
             f"a view of scale {scale} around a window of {side} px would be {wide:g} "
-            f"px wide; use windows of {below or step} or {below + step} px, or a scale "
-            "that gives a whole number"
+            f"px wide; use windows of {fitting} px, or another scale"
         )
     return round(wide)
 
