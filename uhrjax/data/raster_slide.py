@@ -131,7 +131,13 @@ class PagesSource(raster_source.Source):
             self._levels = [list(level.pages) for level in series.levels]
             if any(None in level for level in self._levels):
                 raise ValueError("its description names pages that are not there")
-            axes, shape = series.get_axes(squeeze=True), series.get_shape(squeeze=True)
+            kept = [
+                (axis, length)
+                for axis, length in zip(series.axes, series.shape, strict=True)
+                if length > 1 or axis in "YXS"
+            ]
+            axes = "".join(axis for axis, _ in kept)
+            shape = tuple(length for _, length in kept)
             page = self._levels[0][0].keyframe
             self._samples = page.samplesperpixel
             self.bands = self._samples * len(self._levels[0])
