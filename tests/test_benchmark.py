@@ -175,6 +175,6 @@ def test_mistakes_are_sentences_with_exit_code_2(words, said, monkeypatch, capsy
 
 
 def test_pass_that_fails_says_why(tmp_path):
-    with pytest.raises(OSError, match="64 x 32 px ended with code 1.*no config file"):
+    with pytest.raises(OSError, match=r"64 x 32 px ended with code 1.*no config file"):
         memory.measure("none.py", [], rows=32, columns=64, folder=tmp_path)
     assert not list(tmp_path.iterdir())

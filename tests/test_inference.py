@@ -287,6 +287,16 @@ def test_constant_image_gives_constant_labels(name):
     assert len(np.unique(inside)) == 1
 
 
+def test_shifted_scene_gives_shifted_labels_inside():
+    scene, moved = ArrayScene(60, 60), ArrayScene(60, 60)
+    moved.pixels = np.roll(scene.pixels, (10, 20), axis=(0, 1))
+    engine = inference.Engine(Conv(), plan.Tiling(16, 10, 3, blend="hann"))
+    before, _ = collected(engine, scene)
+    after, _ = collected(engine, moved)
+    # Shifted by whole strides, away from the border and the windows shifted inward.
+    np.testing.assert_array_equal(after[20:40, 30:40], before[10:30, 10:20])
+
+
 class Plain(Conv):
     """One convolution of 1x1: no border of its own."""
 

@@ -1,8 +1,10 @@
 """Labelling files with a finished run, as a user does."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import cv2
@@ -70,6 +72,29 @@ def test_mask_equals_the_one_of_the_evaluation(runs, squares, tmp_path):
     for path in (runs / "upernet/masks").glob("*.png"):
         same = read(path) == read(tmp_path / path.name)
         assert same.mean() > 0.995  # another batch size, other rounding
+
+
+def test_eight_devices_split_the_windows_of_a_scene(runs, run, scenes, tmp_path):
+    argv = command(runs, f"--input={scenes / 's0.png'}", f"--output={tmp_path / 'm'}")
+    flag = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-m", "uhrjax.main", *argv[1:]],
+        env={**os.environ, "XLA_FLAGS": flag},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "8 x cpu" in done.stdout, done.stderr
+    image = np.ascontiguousarray(read(scenes / "s0.png")[..., ::-1])
+    same = read(tmp_path / "m/s0.png") == uhrjax.segment(run, image)
+    assert same.mean() > 0.999  # rounding
+
+
+def test_evaluate_needs_nothing_but_the_checkpoint(runs, squares):
+    before = json.loads((runs / "semantic_fpn/report.json").read_text())
+    argv = ["main", "--mode=evaluate", f"--checkpoint={runs / 'semantic_fpn'}"]
+    assert main.main([*argv, "--config.eval.panels=0"]) == 0
+    after = json.loads((runs / "semantic_fpn/report.json").read_text())
+    assert after["confusion"] == before["confusion"]
 
 
 def test_second_run_passes_over_complete_scenes(runs, scenes, tmp_path, capsys):
