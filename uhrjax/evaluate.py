@@ -176,6 +176,7 @@ class Evaluator:
     ) -> None:
         """Counts every precomputed patch; overlaps count as often as they occur."""
         source = self._data.open_patches(split)
+        variables = jax.device_put(variables, sharding.replicated(self._mesh))
         samples = (source[i] for i in range(len(source)))
         wanted = self._config.eval.batch_size or self._config.batch_size
         batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
