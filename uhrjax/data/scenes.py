@@ -12,11 +12,10 @@ import os
 import threading
 from typing import Any
 
-import cv2
 import numpy as np
 
 from uhrjax import errors
-from uhrjax.data import prepared
+from uhrjax.data import png, prepared
 from uhrjax.tiling import window as windows
 
 CACHED_TILES = 512  # decoded tiles kept per reader: up to 100 MB
@@ -158,7 +157,7 @@ class PatchSource:
         record = self._records[index]
         views = [decode_png(record["views"][f"x{s}"]) for s in self.info.views]
         return {
-            "views": np.stack(views),
+            "views": np.stack(views) if len(views) > 1 else views[0][None],
             "label": decode_png(record["label"]),
             "position": np.asarray(record["position"], np.int32),
             "scene_size": np.asarray(record["scene_size"], np.int32),
@@ -178,13 +177,13 @@ def open_patches(directory: str | os.PathLike, split: str) -> PatchSource:
 
 def decode_png(stored: bytes) -> np.ndarray:
     """Decodes PNG bytes to uint8 [h, w, 3] RGB or [h, w]."""
-    pixels = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = png.decode(stored)
     if pixels is None:
         raise errors.InputError(
             "a stored tile does not decode: the prepared data set is damaged; prepare "
             "it again with --overwrite"
         )
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 else pixels
+    return pixels
 
 
 def _open_records(
