@@ -86,7 +86,7 @@ class Engine:
         Yields:
             Rows in order, without gaps; the same whatever `first_row`.
         """
-        variables = jax.device_put(variables, self._everywhere)  # where they are not yet
+        variables = jax.device_put(variables, self._everywhere)  # if not there yet
         size = (scene.info.height, scene.info.width)
         bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         count = -(-size[1] // self.tiling.block)
