@@ -64,7 +64,7 @@ class Engine:
         self._window = blend_lib.window_weights(tiling.blend, tile)
         self.run_windows = jax.jit(self._run_windows, donate_argnums=2)
         self.take_rows = jax.jit(self._take_rows, donate_argnums=0)
-        self.move_image = jax.jit(_move_image, donate_argnums=0)
+        self.move_image = jax.jit(self._move_image, donate_argnums=0)
 
     def label(
         self,
@@ -184,6 +184,13 @@ class Engine:
             self.move_image(image, np.ascontiguousarray(piece), advance)
             for image, piece in zip(images, pieces, strict=True)
         ]
+
+    def _move_image(
+        self, image: jax.Array, rows: jax.Array, advance: jax.Array
+    ) -> jax.Array:
+        """Drops the first `advance` rows and appends as many of `rows`."""
+        both = jnp.concatenate([image, rows])
+        return jax.lax.dynamic_slice_in_dim(both, advance, len(image))
 
     def _run_call(
         self,
@@ -355,12 +362,6 @@ def _turns(axis: int, *, back: bool = False) -> list[plan.Callable[..., jax.Arra
         for flip in (False, True)
         for quarters in range(4)
     ]
-
-
-def _move_image(image: jax.Array, rows: jax.Array, advance: jax.Array) -> jax.Array:
-    """Drops the first `advance` rows and appends as many of `rows`."""
-    both = jnp.concatenate([image, rows])
-    return jax.lax.dynamic_slice_in_dim(both, advance, len(image))
 
 
 def _move_up(canvas: jax.Array, rows: jax.Array) -> jax.Array:
