@@ -67,6 +67,8 @@ case "${1:-}" in
     config="$1"
     shift
     install run
+    # Large pages for large arrays: glibc on Linux leaves them out unless asked.
+    export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
     exec .venv/bin/python -m uhrjax.main --config="$config" "$@"
     ;;
 esac

@@ -69,7 +69,7 @@ def runs(squares, data_root, tmp_path_factory, programs):
 
     def noted_engine(*given):
         engine = make_engine(*given)
-        programs.extend([engine.run_windows, engine.take_rows, engine.move_image])
+        programs.append(engine.run_windows)
         return engine
 
     with pytest.MonkeyPatch.context() as patch:

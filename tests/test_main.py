@@ -40,7 +40,7 @@ def spawn(argv, **environment):
 
 def test_nothing_is_compiled_twice(runs, programs):
     # Six steps and three evaluations of scenes of three sizes each.
-    assert len(programs) == 4 * len(METHODS)
+    assert len(programs) == 2 * len(METHODS)
     assert [program._cache_size() for program in programs] == [1] * len(programs)
 
 

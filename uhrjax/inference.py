@@ -1,16 +1,18 @@
 """Scene -> windows -> logits -> canvas -> labels: the only loop over windows there is.
 
-A scene of any size passes through the device in bands, one per row of windows. A band
-lies on the device as blocks of one fixed size, image (uint8) and canvas (float32 sums
-of weighted class scores) alike, so that few programs serve every scene: one runs the
-windows that start in a block, one takes the finished rows off a block, one moves its
-image on. Every pixel is sent once and comes back as a label.
+A scene of any size passes through the device in bands, one per row of windows, and a
+band in blocks of one fixed size, from left to right. A block's canvas (float32 sums of
+weighted class scores) takes what the band above left in its rows (carry) and what the
+block to the left left in its columns (apron), adds its own windows, hands out the rows
+that are finished and leaves a carry and an apron behind. So few programs of fixed
+shapes serve every scene, only the overlap of bands is kept across the width of a scene,
+every pixel is sent once and comes back as a label.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -22,11 +24,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from uhrjax import sharding
 from uhrjax.data import prepared
 from uhrjax.methods import base
+from uhrjax.ops import symmetry
 from uhrjax.tiling import blend as blend_lib
 from uhrjax.tiling import plan
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as window_lib
 
+Canvas = tuple[jax.Array, jax.Array]  # scores [h, w, K], weights [h, w]
 UNSEEN = 255  # label of pixels that no window covered (skipped nodata)
 
 
@@ -48,6 +52,26 @@ class Rows(NamedTuple):
     points: dict[str, np.ndarray]  # name -> [N, 2] float32 (y, x) scene px, of a band
 
 
+@dataclasses.dataclass
+class _Labelled:
+    """A band on the device, and what came out of it."""
+
+    band: plan.Band
+    images: list[jax.Array]  # per block
+    seen: list[bool]  # per call: whether any of its pixels is valid
+    valid: np.ndarray | None  # of the finished rows, None: all
+    taken: list[dict[str, jax.Array]] = dataclasses.field(default_factory=list)
+    points: list[tuple[plan.Call, dict[str, jax.Array]]] = dataclasses.field(
+        default_factory=list
+    )
+
+    def calls_of(self, block: int) -> Iterator[tuple[plan.Call, bool]]:
+        """Yields the calls of one block, and whether they are to be run."""
+        for call, is_seen in zip(self.band.calls, self.seen, strict=True):
+            if call.block == block:
+                yield call, is_seen
+
+
 class Engine:
     """Labels scenes of any size with one method; compiles once."""
 
@@ -61,10 +85,12 @@ class Engine:
         self._right = -(-(tile + self._margin) // block)  # ... and ahead
         self._mesh = sharding.make_mesh()
         self._everywhere = sharding.replicated(self._mesh)
+        self._overlap = tile - plan.shortest_step(tiling)  # rows of a carry
         self._window = blend_lib.window_weights(tiling.blend, tile)
+        self.open_block = jax.jit(self._open_block)
         self.run_windows = jax.jit(self._run_windows, donate_argnums=2)
-        self.take_rows = jax.jit(self._take_rows, donate_argnums=0)
-        self.move_image = jax.jit(self._move_image, donate_argnums=0)
+        self.close_block = jax.jit(self._close_block, static_argnames="kept")
+        self.move_image = jax.jit(self._move_image)
 
     def label(
         self,
@@ -89,30 +115,25 @@ class Engine:
         variables = jax.device_put(variables, self._everywhere)  # if not there yet
         size = (scene.info.height, scene.info.width)
         bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
-        count = -(-size[1] // self.tiling.block)
-        canvases = [self._empty_canvas() for _ in range(count + 1)]
+        carries = [self._empty(self._overlap, self.tiling.block)] * bands[0].blocks
         images: list[jax.Array] = []
-        ready: list[Rows] = []  # on their way back from the device
+        ready: list[_Labelled] = []  # on their way back from the device
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self._read_band, scene, bands, 0)
-            for i, band in enumerate(bands):
-                rows, seen, valid = reading.result()
-                if i + 1 < len(bands):
-                    reading = pool.submit(self._read_band, scene, bands, i + 1)
-                images = self._move_down(images, rows, bands, i)
-                points = []
-                for call, is_seen in zip(band.calls, seen, strict=True):
-                    if is_seen:
-                        found = self._run_call(variables, call, images, canvases)
-                        points.append((call, found))
-                    number = int(call.valid.sum())
-                    on_windows(number, 0 if is_seen else number)
-                taken = self._take_band(band, canvases, count)
-                ready.append((band, taken, points, valid))
-                if len(ready) > 1:  # the device is at work on the next band
-                    yield from self._collect(*ready.pop(0), size, first_row)
-            for entry in ready:
-                yield from self._collect(*entry, size, first_row)
+            for group in _groups(len(bands)):
+                loaded = []
+                for i in group:
+                    rows, seen, valid = reading.result()
+                    if i + 1 < len(bands):
+                        reading = pool.submit(self._read_band, scene, bands, i + 1)
+                    images = self._move_down(images, rows, bands, i)
+                    loaded.append(_Labelled(bands[i], images, seen, valid))
+                self._run_group(variables, loaded, carries, on_windows)
+                ready += loaded
+                while len(ready) > len(group):  # the device is at work on this group
+                    yield from self._collect(ready.pop(0), size, first_row)
+            for labelled in ready:
+                yield from self._collect(labelled, size, first_row)
 
     def count_windows(self, scene: Scene, *, first_row: int = 0) -> int:
         """Returns how many windows `label` will run or skip."""
@@ -120,13 +141,57 @@ class Engine:
         bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         return sum(int(call.valid.sum()) for band in bands for call in band.calls)
 
-    def _empty_canvas(self) -> tuple[jax.Array, jax.Array]:
-        shape = (self.tiling.tile, self.tiling.block)
+    def _empty(self, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
+        """Returns a canvas of nothing: scores and weights."""
         empty = (
-            np.zeros((*shape, self._method.num_classes), np.float32),
-            np.zeros(shape, np.float32),
+            np.zeros((rows, columns, self._method.num_classes), np.float32),
+            np.zeros((rows, columns), np.float32),
         )
         return jax.device_put(empty, self._everywhere)
+
+    def _run_group(
+        self,
+        variables: Any,
+        group: list[_Labelled],
+        carries: list[Canvas],
+        on_windows: Callable[[int, int], None],
+    ) -> None:
+        """Runs a band, or the last two of them block by block.
+
+        The last band may lie less than a stride below the one above it. Their overlap
+        is too tall for a carry, so each block goes through both at once.
+        """
+        tile = self.tiling.tile
+        aprons = [self._empty(tile, tile) for _ in group]
+        for j in range(len(carries)):
+            rows = carries[j]
+            for k, labelled in enumerate(group):
+                canvas = self.open_block(rows, aprons[k])
+                for call, is_seen in labelled.calls_of(j):
+                    number = int(call.valid.sum())
+                    on_windows(number, 0 if is_seen else number)
+                    if is_seen:
+                        near = self._near(labelled.images, j)
+                        canvas, points = self.run_windows(
+                            variables, near, canvas, call.starts, call.valid, call.owned
+                        )
+                        labelled.points.append((call, points))
+                is_last = k == len(group) - 1
+                taken, rows, aprons[k] = self.close_block(
+                    canvas,
+                    np.int32(labelled.band.finished),
+                    kept=self._overlap if is_last else tile,
+                )
+                labelled.taken.append(taken)
+            carries[j] = rows
+
+    def _near(self, images: list[jax.Array], j: int) -> list[jax.Array]:
+        """Returns the image blocks that windows starting in block j can see."""
+        around = range(j - self._left, j + self._right + 1)
+        return [
+            images[k] if 0 <= k < len(images) else jnp.zeros_like(images[0])
+            for k in around
+        ]
 
     def _read_band(
         self, scene: Scene, bands: list[plan.Band], i: int
@@ -174,7 +239,8 @@ class Engine:
         """Returns the band's image blocks: the last band's rows moved up, new below."""
         block, tall = self.tiling.block, self.tiling.tile + 2 * self._margin
         count = -(-rows.shape[1] // block)
-        padded = np.zeros((tall, count * block, 3), np.uint8)
+        room = self.tiling.stride if images else tall
+        padded = np.zeros((room, count * block, 3), np.uint8)
         padded[: len(rows), : rows.shape[1]] = rows
         pieces = [padded[:, j * block : (j + 1) * block] for j in range(count)]
         if not images:
@@ -192,38 +258,28 @@ class Engine:
         both = jnp.concatenate([image, rows])
         return jax.lax.dynamic_slice_in_dim(both, advance, len(image))
 
-    def _run_call(
-        self,
-        variables: Any,
-        call: plan.Call,
-        images: list[jax.Array],
-        canvases: list[tuple[jax.Array, jax.Array]],
-    ) -> dict[str, jax.Array]:
-        """Runs a call's windows, adds to its canvases, returns the method's points."""
-        j = call.block
-        around = range(j - self._left, j + self._right + 1)
-        # Beyond the scene any block will do as long as none of it is seen: zeros.
-        near = [
-            images[k] if 0 <= k < len(images) else jnp.zeros_like(images[0])
-            for k in around
-        ]
-        pair, points = self.run_windows(
-            variables, near, canvases[j : j + 2], call.starts, call.valid, call.owned
-        )
-        canvases[j : j + 2] = pair
-        return points
+    def _open_block(self, rows: Canvas, apron: Canvas) -> Canvas:
+        """Returns a canvas [tile, block + tile] of what lies above and to the left."""
+        tile, block = self.tiling.tile, self.tiling.block
+
+        def opened(rows: jax.Array, apron: jax.Array) -> jax.Array:
+            canvas = jnp.zeros((tile, block + tile, *rows.shape[2:]), jnp.float32)
+            canvas = canvas.at[: rows.shape[0], :block].set(rows)
+            return canvas.at[:, :tile].add(apron)
+
+        return opened(rows[0], apron[0]), opened(rows[1], apron[1])
 
     def _run_windows(
         self,
         variables: Any,
         images: list[jax.Array],
-        canvases: list[tuple[jax.Array, jax.Array]],
+        canvas: Canvas,
         starts: jax.Array,
         valid: jax.Array,
         owned: jax.Array,
-    ) -> tuple[list[tuple[jax.Array, jax.Array]], dict[str, jax.Array]]:
-        """Cuts a call's windows, labels them, adds their scores to two canvases."""
-        tile, block = self.tiling.tile, self.tiling.block
+    ) -> tuple[Canvas, dict[str, jax.Array]]:
+        """Cuts a call's windows, labels them, adds their scores to the canvas."""
+        tile = self.tiling.tile
         region = jnp.concatenate(images, axis=1)  # [tile + 2 margin, blocks, 3]
         views = jax.vmap(lambda start: self._cut_views(region, start))(starts)
         split = NamedSharding(self._mesh, PartitionSpec("data"))
@@ -236,18 +292,14 @@ class Engine:
         counts &= valid[:, None, None]
         weights = jnp.where(counts, self._window, 0.0)  # [B, tile, tile]
 
-        totals = [jnp.concatenate(pair, axis=1) for pair in zip(*canvases, strict=True)]
+        totals = list(canvas)
         for b in range(len(starts)):
             added = (weights[b, ..., None] * scores[b], weights[b])
             for k, value in enumerate(added):
                 place = (0, starts[b]) + (0,) * (value.ndim - 2)
                 old = jax.lax.dynamic_slice(totals[k], place, value.shape)
                 totals[k] = jax.lax.dynamic_update_slice(totals[k], old + value, place)
-        halves = [
-            tuple(total[:, h * block : (h + 1) * block] for total in totals)
-            for h in range(2)
-        ]
-        return halves, points
+        return tuple(totals), points
 
     def _score(
         self, variables: Any, views: jax.Array
@@ -265,8 +317,8 @@ class Engine:
             return once(views)
 
         def turned(k: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            scores, points = once(jax.lax.switch(k, _turns(2), views))
-            return jax.lax.switch(k, _turns(1, back=True), scores), points
+            scores, points = once(jax.lax.switch(k, symmetry.turns(2), views))
+            return jax.lax.switch(k, symmetry.turns(1, back=True), scores), points
 
         # A loop, so that the network is compiled once.
         scores, points = jax.lax.map(turned, jnp.arange(8))
@@ -282,44 +334,38 @@ class Engine:
             crops.append(view_lib.reduce(crop, view))  # the host's own arithmetic
         return jnp.stack(crops)
 
-    def _take_band(
-        self, band: plan.Band, canvases: list[tuple[jax.Array, jax.Array]], count: int
-    ) -> list[dict[str, jax.Array]]:
-        """Takes the finished rows off all canvases and moves them up."""
-        taken = []
-        for j in range(count):
-            rows, canvases[j] = self.take_rows(canvases[j], np.int32(band.finished))
-            taken.append(rows)
-        return taken
-
-    def _take_rows(
-        self, canvas: tuple[jax.Array, jax.Array], finished: jax.Array
-    ) -> tuple[dict[str, jax.Array], tuple[jax.Array, jax.Array]]:
-        scores, weights = canvas
+    def _close_block(
+        self, canvas: Canvas, finished: jax.Array, *, kept: int
+    ) -> tuple[dict[str, jax.Array], Canvas, Canvas]:
+        """Returns a block's labels, `kept` rows below the finished ones, the apron."""
+        tile, block = self.tiling.tile, self.tiling.block
+        scores, weights = (part[:, :block] for part in canvas)
         labels = jnp.where(weights > 0, scores.argmax(-1), UNSEEN).astype(jnp.uint8)
-        rows = {"labels": labels}
+        taken = {"labels": labels}
         if self.tiling.probabilities:
             mean = scores / jnp.maximum(weights, 1e-12)[..., None]
             is_logit = self.tiling.score == "logits"
-            rows["probabilities"] = jax.nn.softmax(mean) if is_logit else mean
-        return rows, tuple(_move_up(part, finished) for part in canvas)
+            taken["probabilities"] = jax.nn.softmax(mean) if is_logit else mean
+
+        def below(part: jax.Array) -> jax.Array:
+            room = jnp.zeros((kept, *part.shape[1:]), part.dtype)
+            part = jnp.concatenate([part, room])
+            return jax.lax.dynamic_slice_in_dim(part, finished, kept)
+
+        apron = tuple(part[:, block : block + tile] for part in canvas)
+        return taken, (below(scores), below(weights)), apron
 
     def _collect(
-        self,
-        band: plan.Band,
-        taken: list[dict[str, jax.Array]],
-        points: list[tuple[plan.Call, dict[str, jax.Array]]],
-        valid: np.ndarray | None,
-        size: tuple[int, int],
-        first_row: int,
+        self, labelled: _Labelled, size: tuple[int, int], first_row: int
     ) -> Iterator[Rows]:
         """Waits for a band and yields its finished rows."""
+        band, valid = labelled.band, labelled.valid
         done = slice(max(first_row - band.top, 0), band.finished)
         if done.start >= done.stop:
             return
         joined = {
-            name: np.concatenate([np.asarray(rows[name]) for rows in taken], axis=1)
-            for name in taken[0]
+            name: np.concatenate([np.asarray(t[name]) for t in labelled.taken], axis=1)
+            for name in labelled.taken[0]
         }
         labels = joined["labels"][done, : size[1]].copy()
         if valid is not None:
@@ -327,7 +373,7 @@ class Engine:
         likely = joined.get("probabilities")
         if likely is not None:
             likely = likely[done, : size[1]]
-        places = self._scene_points(band, points, size)
+        places = self._scene_points(band, labelled.points, size)
         yield Rows(band.top + done.start, labels, likely, places)
 
     def _scene_points(
@@ -347,24 +393,8 @@ class Engine:
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _turns(axis: int, *, back: bool = False) -> list[plan.Callable[..., jax.Array]]:
-    """Returns the 8 symmetries of the square on axes (axis, axis + 1)."""
-
-    def turn(x: jax.Array, *, flip: bool, quarters: int) -> jax.Array:
-        axes = (axis, axis + 1)
-        if back:
-            x = jnp.rot90(x, -quarters, axes)
-            return jnp.flip(x, axis + 1) if flip else x
-        return jnp.rot90(jnp.flip(x, axis + 1) if flip else x, quarters, axes)
-
-    return [
-        functools.partial(turn, flip=flip, quarters=quarters)
-        for flip in (False, True)
-        for quarters in range(4)
-    ]
-
-
-def _move_up(canvas: jax.Array, rows: jax.Array) -> jax.Array:
-    """Drops the first rows and appends zeros."""
-    both = jnp.concatenate([canvas, jnp.zeros_like(canvas)])
-    return jax.lax.dynamic_slice_in_dim(both, rows, len(canvas))
+def _groups(bands: int) -> list[range]:
+    """Returns the bands one by one, the last two together."""
+    if bands == 1:
+        return [range(1)]
+    return [*(range(i, i + 1) for i in range(bands - 2)), range(bands - 2, bands)]

@@ -22,6 +22,7 @@ from uhrjax.data import prepared, raster
 from uhrjax.methods import base
 from uhrjax.tiling import plan, window
 
+CPU_PIXELS = 1 << 20  # per program call
 WAITING = 4  # strips that may wait for the writer
 Encode = Callable[[], str]  # makes the files of a labelled scene, returns its line
 
@@ -98,6 +99,9 @@ def make_engine(
     """
     devices = jax.device_count()
     wanted = config.eval.batch_size or config.batch_size
+    if not config.eval.batch_size and jax.default_backend() == "cpu":
+        # More pixels at once make a CPU no faster and cost memory.
+        wanted = min(wanted, max(CPU_PIXELS // config.tile**2, 1))
     fields = {
         "tile": config.tile,
         "stride": config.eval.stride,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -25,7 +26,7 @@ class Trained:
     classes: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
 
-    @property
+    @functools.cached_property
     def weights_hash(self) -> str:
         """16 hex digits that change with any weight."""
         return initialize.weights_hash(self.variables)

@@ -79,3 +79,12 @@ def test_cut_inside_the_scene_copies_nothing():
     scene = np.zeros((8, 8), np.uint8)
     inside = windows.cut(scene, windows.Window(1, 2, 3, 4), fill=0)
     assert np.shares_memory(scene, inside)
+
+
+@pytest.mark.parametrize("tile, stride", [(8, 8), (8, 5), (9, 2), (7, 1)])
+def test_even_steps_stay_above_half_a_stride(tile, stride):
+    for length in range(1, 120):
+        starts = windows.plan_even_starts(length, tile=tile, stride=stride)
+        if len(starts) > 2:
+            steps = np.diff(starts)
+            assert steps.max() <= stride and steps.min() >= stride // 2

@@ -1,19 +1,22 @@
 """python -m uhrjax.benchmark predict --config=configs/pfnet.py
+python -m uhrjax.benchmark data --config=configs/pfnet.py:folder --config.data.dir=PATH
 
-Measures this machine with the network of a config and random weights; no data set and
-no checkpoint are needed. `--config.eval.batch_size` and all other keys as in main.
+`predict` measures this machine with the network of a config and random weights; no data
+set and no checkpoint are needed. `data` measures how fast the config's own data set
+becomes training batches. `--config.eval.batch_size` and all other keys as in main.
 """
 
 from __future__ import annotations
 
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags, logging
 
 from uhrjax import config as config_lib
 from uhrjax import errors, report
-from uhrjax.benchmark import predict
+from uhrjax.benchmark import data, predict
 
 flags.DEFINE_string("rows", "4096,8192", "heights, px: one pass for the memory at each")
 flags.DEFINE_integer("columns", 8192, "width of the scenes, px", lower_bound=1)
@@ -22,8 +25,15 @@ flags.DEFINE_float(
     "pass_s", 20.0, "about how long one pass of the real network may take: it gets a "
     "smaller scene for that", lower_bound=0,
 )  # fmt: skip
+flags.DEFINE_string("threads", None, "of data: 1,2,8; default: 1, 2 and all cores")
+flags.DEFINE_float("repeat_s", 1.0, "about how long a repeat of data takes",
+                   lower_bound=0)  # fmt: skip
 flags.DEFINE_string("json", "", "file for the same figures, for machines")
-COMMANDS = {"predict": predict.run}
+LISTS = {"rows": "4096,8192", "threads": "1,2"}  # flags of numbers, with an example
+COMMANDS = {  # what to run, and its flags
+    "predict": (predict.run, ("rows", "columns", "repeats", "pass_s")),
+    "data": (data.run, ("threads", "repeats", "repeat_s")),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -42,10 +52,8 @@ def main(argv: list[str]) -> int:
             f"--json={chosen.json}: give a file in a folder that exists"
         )
     logging.set_verbosity(logging.ERROR)
-    found = COMMANDS[command](
-        spec, overrides, rows=_numbers("rows", chosen.rows), columns=chosen.columns,
-        repeats=chosen.repeats, pass_s=chosen.pass_s,
-    )  # fmt: skip
+    run_it, own = COMMANDS[command]
+    found = run_it(spec, overrides, **_options(command, own))
     if target:
         report.write_json(target, found)
         print(f"json         {target}")
@@ -63,7 +71,24 @@ def run() -> int:
         return 130
 
 
-def _numbers(name: str, text: str) -> list[int]:
+def _options(command: str, own: tuple[str, ...]) -> dict[str, Any]:
+    """Returns a benchmark's own flags; those of another one are refused."""
+    for name in {name for _, names in COMMANDS.values() for name in names} - set(own):
+        if flags.FLAGS[name].present:
+            raise errors.InputError(
+                f"--{name} means nothing to {command}; its flags are "
+                f"{', '.join('--' + word for word in (*own, 'json'))}"
+            )
+    values = {name: getattr(flags.FLAGS, name) for name in own}
+    return {
+        name: _numbers(name, value) if name in LISTS else value
+        for name, value in values.items()
+    }
+
+
+def _numbers(name: str, text: str | None) -> list[int]:
+    if text is None:
+        return []
     try:
         found = [int(word) for word in text.split(",")]
     except ValueError:
@@ -71,7 +96,7 @@ def _numbers(name: str, text: str) -> list[int]:
     if not found or min(found) < 1:
         raise errors.InputError(
             f"--{name}={text}: give whole numbers above 0, joined by commas, e.g. "
-            f"--{name}=4096,8192"
+            f"--{name}={LISTS[name]}"
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +14,7 @@ import ml_collections
 import numpy as np
 
 from uhrjax import sharding, trained
-from uhrjax.benchmark import timing
 from uhrjax.methods import base
-
-LEAST_S = 0.5  # of one timed run: fast networks are called several times
 
 
 class PixelMethod:
@@ -61,18 +58,18 @@ def as_run(
     )  # fmt: skip
 
 
-class Alone(NamedTuple):
+class Program(NamedTuple):
     """The network on windows that lie on the device already."""
 
+    call: Callable[[], None]  # runs one batch and waits for it
     compile_s: float
-    window_s: timing.Timing  # of one window; its pixels are the window's
     gflop_per_window: float
 
 
-def time_alone(
-    method: base.Method, variables: dict[str, Any], *, batch_size: int, repeats: int
-) -> Alone:
-    """Compiles and times the method from uint8 windows to logits, nothing else.
+def compile_alone(
+    method: base.Method, variables: dict[str, Any], *, batch_size: int
+) -> Program:
+    """Compiles the method from uint8 windows to logits, nothing else.
 
     GFLOP are counted in the program as written, before the compiler replaces parts of
     it by library calls that it cannot look into.
@@ -96,15 +93,4 @@ def time_alone(
     def call() -> None:
         compiled(variables, views).block_until_ready()
 
-    call()
-    once = timing.measure(call, pixels=0, repeats=1, warm_up=False)
-    calls = max(1, math.ceil(LEAST_S / once.median_s))
-
-    def several() -> None:
-        for _ in range(calls):
-            call()
-
-    found = timing.measure(several, pixels=0, repeats=repeats, warm_up=False)
-    windows = calls * batch_size
-    one = timing.Timing(tuple(s / windows for s in found.seconds), method.tile**2)
-    return Alone(compile_s, one, flop / batch_size / 1e9)
+    return Program(call, compile_s, flop / batch_size / 1e9)

@@ -70,14 +70,17 @@ def _network_lines(found: dict[str, Any]) -> dict[str, str]:
         share = (
             f"{network['peak_share']:.1%} of {network['peak_tflop_per_s']:.0f} TFLOP/s"
         )
-    verdict = _verdict(network["engine_share_ok"])
+    verdict, shares = _verdict(network["engine_share_ok"]), network["engine_shares"]
+    crosses = min(shares) <= network["engine_share_target"] < max(shares)
+    doubt = ", but the runs lie on both sides: is the machine idle?" if crosses else ""
     lines = {
         "compile": f"{network['compile_s']:.1f} s{kept}",
         "network": f"{network['gflop_per_window']:.1f} GFLOP per window, "
         f"{network['tflop_per_s']:.3f} TFLOP/s",
         "share of the peak": share,
         "engine's share": f"{network['engine_share']:.1%} of file to mask is not the "
-        f"network: {verdict} (target <= {network['engine_share_target']:.0%})",
+        f"network ({min(shares):.1%} to {max(shares):.1%}): {verdict} (target <= "
+        f"{network['engine_share_target']:.0%}{doubt})",
         "trivial network": f"{network['trivial_share']:.1%} of the real one's time per "
         "pixel, file to mask",
         "peak of this process": _peaks(network),

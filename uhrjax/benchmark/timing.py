@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
 class Timing(NamedTuple):
     """How long the same work took, again and again."""
 
-    seconds: tuple[float, ...]
+    seconds: Sequence[float]
     pixels: float  # of one run
 
     @property
@@ -32,15 +32,14 @@ class Timing(NamedTuple):
         return {**speeds, "pixels": self.pixels, "seconds": list(self.seconds)}
 
 
-def measure(
-    work: Callable[[], Any], *, pixels: float, repeats: int, warm_up: bool = True
-) -> Timing:
+def measure(work: Callable[[], Any], *, pixels: float, repeats: int) -> Timing:
     """Times `work`, after one run that does not count."""
-    if warm_up:
-        work()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return Timing(tuple(seconds), pixels)
+    work()
+    return Timing(tuple(seconds_of(work) for _ in range(repeats)), pixels)
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Returns how long one run takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

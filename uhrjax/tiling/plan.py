@@ -61,7 +61,17 @@ class Band(NamedTuple):
 
     top: int  # scene px
     finished: int  # rows from `top` that get nothing more from later bands
+    blocks: int  # that the width of the scene takes
     calls: list[Call]
+
+
+def shortest_step(tiling: Tiling) -> int:
+    """Returns the shortest step between two bands, the last two left aside, px.
+
+    Even grids of three or more windows take steps above half a stride: with one window
+    less they would be longer than a stride.
+    """
+    return tiling.stride if tiling.grid == "shifted" else tiling.stride // 2
 
 
 def plan_bands(
@@ -79,7 +89,7 @@ def plan_bands(
             continue
         until = tops[i + 1] if i + 1 < len(tops) else height
         calls = _plan_calls(rows[i], lefts, columns, tiling)
-        bands.append(Band(top, until - top, calls))
+        bands.append(Band(top, until - top, -(-width // tiling.block), calls))
     return bands
 
 
