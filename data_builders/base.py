@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
-import pathlib
-from collections.abc import Sequence
-from typing import ClassVar
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
+from data_builders import files, raster
 from data_builders import label as labels
-from data_builders import raster
 from uhrjax import errors
 from uhrjax.tiling import window as windows
 
@@ -58,15 +59,22 @@ class FilePixels(Pixels):
     def __init__(self, scene: FileScene) -> None:
         self._scene = scene
         self._unknown: list[labels.Unknown] = []
-        self._raster = raster.open_image(scene.image_path)
-        self._mask = raster.Mask(scene.label_path)
         self._label: np.ndarray | None = None
-        if not scene.streams:  # the mask is in memory anyway: decode it once
-            whole = windows.Window(0, 0, scene.height, scene.width)
-            self._label = self._decode(whole)
+        with contextlib.ExitStack() as stack:
+            self._image_path = stack.enter_context(files.local(scene.image_path))
+            self._raster = raster.open_image(self._image_path)
+            stack.callback(self._raster.close)
+            self._label_path = stack.enter_context(files.local(scene.label_path))
+            self._mask = raster.Mask(self._label_path)
+            stack.callback(self._mask.close)
+            if not scene.streams:  # the mask is in memory anyway: decode it once
+                whole = windows.Window(0, 0, scene.height, scene.width)
+                self._label = self._decode(whole)
+            self._opened = stack.pop_all()
 
     def image(self, window: windows.Window) -> np.ndarray:
-        return self._raster.read(window)
+        with files.naming(self._image_path, self._scene.image_path):
+            return self._raster.read(window)
 
     def label(self, window: windows.Window) -> np.ndarray:
         scene = self._scene
@@ -79,7 +87,8 @@ class FilePixels(Pixels):
     def _decode(self, inside: windows.Window) -> np.ndarray:
         """Returns the labels of a window inside the scene."""
         scene = self._scene
-        raw = self._mask.read(inside)
+        with files.naming(self._label_path, scene.label_path):
+            raw = self._mask.read(inside)
         coloured = raw.ndim == 3 and (raw != raw[..., :1]).any()
         if coloured and not scene.table.codes:
             raise errors.InputError(
@@ -99,8 +108,7 @@ class FilePixels(Pixels):
 
     def close(self) -> None:
         self._label = None
-        self._raster.close()
-        self._mask.close()
+        self._opened.close()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,8 +131,8 @@ class RawScene:
 class FileScene(RawScene):
     """A scene of one image file and one mask file."""
 
-    image_path: pathlib.Path
-    label_path: pathlib.Path
+    image_path: files.File
+    label_path: files.File
     table: labels.ClassTable
 
     def open(self) -> Pixels:
@@ -133,8 +141,8 @@ class FileScene(RawScene):
 
 def file_scene(
     scene_id: str,
-    image_path: pathlib.Path,
-    label_path: pathlib.Path,
+    image_path: files.File,
+    label_path: files.File,
     table: labels.ClassTable,
 ) -> FileScene:
     """Makes a scene of two files, after a look at both headers.
@@ -142,37 +150,50 @@ def file_scene(
     Raises:
         errors.InputError: a file is no image, or the sizes differ.
     """
-    image = raster.read_header(image_path, mask=False)
-    mask = raster.read_header(label_path, mask=True)
-    if (image.height, image.width) != (mask.height, mask.width):
-        raise errors.InputError(
-            f"{label_path}: the mask is {mask.height}x{mask.width} px (height x "
-            f"width), its image {image_path.name} {image.height}x{image.width}; they "
-            "must agree"
-        )
+    image, mask = read_headers(image_path, label_path)
+    packed = isinstance(image_path, files.Member) or isinstance(
+        label_path, files.Member
+    )
     return FileScene(
         id=scene_id,
         height=image.height,
         width=image.width,
         crs=image.crs,
         transform=image.transform,
-        streams=image.streams and mask.streams,
+        streams=image.streams and mask.streams and not packed,
         image_path=image_path,
         label_path=label_path,
         table=table,
     )
 
 
+def read_headers(
+    image_path: files.File, label_path: files.File
+) -> tuple[raster.Header, raster.Header]:
+    """Reads the headers of an image and its mask, which must have one size."""
+    with files.local(image_path) as path:
+        image = raster.read_header(path, mask=False)
+    with files.local(label_path) as path:
+        mask = raster.read_header(path, mask=True)
+    if (image.height, image.width) != (mask.height, mask.width):
+        raise errors.InputError(
+            f"{label_path}: the mask is {mask.height}x{mask.width} px (height x "
+            f"width), its image {image_path.name} {image.height}x{image.width}; they "
+            "must agree"
+        )
+    return image, mask
+
+
 def open_pairs(
-    pairs: dict[str, list[tuple[str, pathlib.Path, pathlib.Path]]],
-    table: labels.ClassTable,
+    pairs: dict[str, list[tuple[str, files.File, Any]]],
+    make: Callable[[str, files.File, Any], RawScene],
     problems: Sequence[str] = (),
 ) -> dict[str, list[RawScene]]:
-    """Makes scenes of (id, image, mask) by split, after a look at every header.
+    """Makes the scenes by split, after a look at every header.
 
     Args:
         pairs: (id, image, mask) by split.
-        table: of the masks.
+        make: makes a scene of the three.
         problems: found before, to be listed with those found here.
 
     Raises:
@@ -181,11 +202,9 @@ def open_pairs(
     scenes: dict[str, list[RawScene]] = {split: [] for split in pairs}
     problems = list(problems)
     for split, listed in pairs.items():
-        for scene_id, image_path, label_path in listed:
+        for scene_id, image, mask in listed:
             try:
-                scenes[split].append(
-                    file_scene(scene_id, image_path, label_path, table)
-                )
+                scenes[split].append(make(scene_id, image, mask))
             except errors.InputError as error:
                 problems.append(str(error))
     if problems:
@@ -216,6 +235,7 @@ class Builder:
     default_tile: ClassVar[int] = 512  # px, of patches
     default_stride: ClassVar[int] = 256  # px
     small: ClassVar[str] = "pad"  # scenes not larger than a patch: "pad" or "resize"
+    pyramids: ClassVar[dict[str, tuple[str, ...]]] = {}  # method -> config names
 
     table: labels.ClassTable
     extras: tuple[str, ...] = ()
@@ -226,8 +246,23 @@ class Builder:
         """The name under which it is prepared, e.g. `synthetic/objects_tiny`."""
         return self.name
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
+    @classmethod
+    def contents(cls) -> str:
+        """Returns one line for the table: scenes, size, classes, splits."""
+        return ""
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Returns the names of this data set's own options."""
+        return list(inspect.signature(cls).parameters)
+
+    @classmethod
+    def parse_subset(cls, subset: str) -> dict[str, str]:
+        """Returns the options that the second part of a prepared name stands for."""
+        return {}
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Adds this data set's own flags."""
 
     def scenes(self) -> dict[str, list[RawScene]]:
@@ -238,6 +273,10 @@ class Builder:
             errors.InputError: they are there, but unusable.
         """
         raise NotImplementedError
+
+    def checked(self) -> str:
+        """Returns what the numbers of scenes were compared with, for the user."""
+        return ""
 
     def settle(
         self, histogram: np.ndarray, unknown: collections.Counter[str]
@@ -255,5 +294,11 @@ class Builder:
             f"{count} px of unknown mask value {value} taken as "
             f"{self.table.names[self.table.unknown]!r}"
             for value, count in sorted(unknown.items())
+            if value != labels.ROUNDED
         ]
+        if rounded := unknown[labels.ROUNDED]:
+            notes.append(
+                f"{rounded} px of mask values between two codes, taken as 0 below "
+                f"{self.table.threshold} and as 255 from there on"
+            )
         return self.table, tuple(notes)

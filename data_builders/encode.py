@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +12,13 @@ import numpy as np
 
 from data_builders import base
 from data_builders import label as labels
+from data_builders import layout as layout_lib
 from uhrjax import errors
+from uhrjax.data import overview, prepared
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as windows
 
-# Side in px of the tiles in which whole scenes are stored. Random windows of 512 px are
-# read 1.6 times as fast as from tiles of 512 px, at the same size on disk.
-STORED_TILE = 256
-BAND_PIXELS = 2**22  # a scene that streams is read in bands of about this many pixels
+BAND_PIXELS = 2**22  # a scene that streams is read in bands of about this many px
 # Of OpenCV's PNG settings the best trade on aerial images: 0.54 of the raw size,
 # written at 100 MB/s, read at 210 MB/s by one core; masks 0.016, 650 and 1000 MB/s.
 PNG = (
@@ -32,28 +30,6 @@ PNG = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchGrid:
-    """The grid of a patch pyramid."""
-
-    tile: int  # px
-    stride: int  # px
-    views: tuple[int, ...] = (1,)  # scales, smallest field of view first
-    small: str = "pad"
-
-    def windows_of(self, scene: base.RawScene) -> list[windows.Window]:
-        """Returns the windows of a scene in reading order."""
-        if self.resizes(scene):
-            return [windows.Window(0, 0, scene.height, scene.width)]
-        return windows.plan_windows(
-            scene.height, scene.width, tile=self.tile, stride=self.stride
-        )
-
-    def resizes(self, scene: base.RawScene) -> bool:
-        """Says whether a scene is stretched to one patch instead of being cut."""
-        return self.small == "resize" and min(scene.height, scene.width) <= self.tile
-
-
-@dataclasses.dataclass(frozen=True)
 class Unit:
     """Rows [top, bottom) of a scene: what one process turns into records at a time."""
 
@@ -61,8 +37,7 @@ class Unit:
     split: str
     top: int
     bottom: int
-    tiles: bool  # whether to make the records of `scenes`
-    grid: PatchGrid | None  # whether, and how, to make those of `patches_*`
+    layouts: tuple[layout_lib.Layout, ...]  # to make records of
     extras: tuple[str, ...] = ()
 
 
@@ -70,8 +45,9 @@ class Unit:
 class Encoded:
     """Finished records of one unit, and what was seen on the way."""
 
-    tiles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    patches: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    records: dict[str, list[dict[str, Any]]] = dataclasses.field(
+        default_factory=dict
+    )  # by config name
     histogram: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros(256, np.int64)
     )
@@ -86,24 +62,19 @@ def plan_units(
     split: str,
     scene: base.RawScene,
     *,
-    tiles: bool,
-    grid: PatchGrid | None,
+    layouts: tuple[layout_lib.Layout, ...],
     extras: tuple[str, ...],
 ) -> list[Unit]:
     """Cuts a scene into bands of whole tile rows; one band if it cannot be streamed."""
     rows = scene.height
     if scene.streams:
-        rows = max(BAND_PIXELS // (scene.width * STORED_TILE), 1) * STORED_TILE
+        side = layout_lib.STORED_TILE
+        rows = max(BAND_PIXELS // (scene.width * side), 1) * side
     tops = range(0, scene.height, rows)
     return [
-        Unit(scene, split, top, min(top + rows, scene.height), tiles, grid, extras)
+        Unit(scene, split, top, min(top + rows, scene.height), layouts, extras)
         for top in tops
     ]
-
-
-def count_tiles(scene: base.RawScene) -> int:
-    """Returns the number of stored tiles of a scene."""
-    return math.ceil(scene.height / STORED_TILE) * math.ceil(scene.width / STORED_TILE)
 
 
 def encode(unit: Unit) -> Encoded:
@@ -135,21 +106,34 @@ def _encode_opened(unit: Unit, pixels: base.Pixels, done: Encoded) -> None:
     done.pixels = label.size
     _report_unknown(scene, pixels.take_unknown(), done)
     image = pixels.image(band)  # also where only patches are wanted: finds damage
-    if unit.tiles:
-        for tile in _tiles_of(band):
-            within = tile._replace(top=tile.top - band.top)
-            record = {
-                "image": encode_png(windows.cut(image, within, fill=0)),
-                "label": encode_png(windows.cut(label, within, fill=0)),
-            }
-            for name in unit.extras:
-                record[name] = encode_png(pixels.extra(name, tile))
-            done.tiles.append(record)
-    del image, label
-    if unit.grid is not None:
-        for window in unit.grid.windows_of(scene):
-            if unit.top <= window.top < unit.bottom:
-                done.patches.append(_patch(scene, pixels, window, unit.grid))
+    for layout in unit.layouts:
+        if isinstance(layout, layout_lib.Tiles):
+            made = list(_tiles(unit, pixels, image, label))
+        elif isinstance(layout, layout_lib.PatchGrid):
+            made = [
+                _patch(scene, pixels, window, layout)
+                for window in layout.windows_of(scene)
+                if unit.top <= window.top < unit.bottom
+            ]
+        else:
+            made = [_overview(scene, pixels, layout)] if unit.top == 0 else []
+        done.records[layout.config] = made
+
+
+def _tiles(
+    unit: Unit, pixels: base.Pixels, image: np.ndarray, label: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    """Yields the records of the stored tiles of a unit, whose pixels are given."""
+    band = windows.Window(unit.top, 0, unit.bottom - unit.top, unit.scene.width)
+    for tile in _tiles_of(band):
+        within = tile._replace(top=tile.top - band.top)
+        record = {
+            "image": encode_png(windows.cut(image, within, fill=0)),
+            "label": encode_png(windows.cut(label, within, fill=0)),
+        }
+        for name in unit.extras:
+            record[name] = encode_png(pixels.extra(name, tile))
+        yield record
 
 
 def _report_unknown(
@@ -157,7 +141,7 @@ def _report_unknown(
 ) -> None:
     table = getattr(scene, "table", None)
     for one in unknown:
-        if table.unknown is not None:
+        if table.unknown is not None or one.value == labels.ROUNDED:
             done.unknown[str(one.value)] += one.count
             continue
         kind = "id" if isinstance(one.value, int) else "colour (R, G, B)"
@@ -169,14 +153,18 @@ def _report_unknown(
 
 def _tiles_of(band: windows.Window) -> Iterator[windows.Window]:
     """Yields the stored tiles of a band, row by row, cropped at the scene's border."""
-    for top in range(band.top, band.top + band.height, STORED_TILE):
-        height = min(STORED_TILE, band.top + band.height - top)
-        for left in range(0, band.width, STORED_TILE):
-            yield windows.Window(top, left, height, min(STORED_TILE, band.width - left))
+    side = layout_lib.STORED_TILE
+    for top in range(band.top, band.top + band.height, side):
+        height = min(side, band.top + band.height - top)
+        for left in range(0, band.width, side):
+            yield windows.Window(top, left, height, min(side, band.width - left))
 
 
 def _patch(
-    scene: base.RawScene, pixels: base.Pixels, window: windows.Window, grid: PatchGrid
+    scene: base.RawScene,
+    pixels: base.Pixels,
+    window: windows.Window,
+    grid: layout_lib.PatchGrid,
 ) -> dict[str, Any]:
     """Returns the record of one patch."""
     label = pixels.label(window)
@@ -188,18 +176,26 @@ def _patch(
         label = cv2.resize(label, side, interpolation=cv2.INTER_NEAREST)
         cropped = stretched[None]
     else:
-        scales = [view_lib.View(scale) for scale in grid.views]
-        cropped = view_lib.cut_views(pixels.image, window, scales)
+        cropped = view_lib.cut_views(pixels.image, window, grid.views)
     return {
         "views": {
-            f"x{scale}": encode_png(view)
-            for scale, view in zip(grid.views, cropped, strict=True)
+            f"x{word}": encode_png(view)
+            for word, view in zip(grid.words, cropped, strict=True)
         },
         "label": encode_png(label),
         "position": np.array([window.top, window.left], np.int32),
         "scene_size": np.array([scene.height, scene.width], np.int32),
         "scene_id": scene.id,
     }
+
+
+def _overview(
+    scene: base.RawScene, pixels: base.Pixels, wanted: layout_lib.Overview
+) -> dict[str, Any]:
+    """Returns the record of a scene made small."""
+    place = prepared.SceneInfo(scene.id, scene.height, scene.width)
+    small = overview.make(pixels.image, place, height=wanted.height, width=wanted.width)
+    return {"overview": encode_png(small), "scene_id": scene.id}
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -85,8 +85,8 @@ class Folder(base.Builder):
     def full_name(self) -> str:
         return f"{self.name}/{self._name}"
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--dir", help="folder with images and masks")
         parser.add_argument("--classes", help='"background,building" or a .toml/.json')
         for split in SPLITS:
@@ -94,7 +94,12 @@ class Folder(base.Builder):
         parser.add_argument("--seed", type=int, help="of split fractions")
 
     def scenes(self) -> dict[str, list[base.RawScene]]:
-        return base.open_pairs(self._pairs, self.table, self._problems)
+        def make(
+            scene_id: str, image: pathlib.Path, mask: pathlib.Path
+        ) -> base.RawScene:
+            return base.file_scene(scene_id, image, mask, self.table)
+
+        return base.open_pairs(self._pairs, make, self._problems)
 
     def settle(
         self, histogram: np.ndarray, unknown: collections.Counter[str]

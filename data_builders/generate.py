@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import tqdm
 
-from data_builders import base, encode, record
+from data_builders import base, beam, encode, record
 from data_builders import label as labels
+from data_builders import layout as layout_lib
 from uhrjax import errors
 from uhrjax.data import prepared
 
@@ -25,28 +26,25 @@ POOL_PIXELS = 2**23  # below that much, starting processes costs more than it sa
 
 def generate(
     builder: base.Builder,
-    targets: dict[str, pathlib.Path],
-    grid: encode.PatchGrid,
+    targets: dict[layout_lib.Layout, pathlib.Path],
     workers: int | None,
+    runner: str | None = None,
 ) -> None:
     """Reads all scenes once and writes the layouts wanted, each complete or not at all.
 
     Args:
         builder: of the data set.
-        targets: the final folder of each layout wanted, `scenes` and `patches`.
-        grid: of the patches.
+        targets: the final folder of each layout wanted.
         workers: processes; None: one per core where there is enough to do.
+        runner: of Apache Beam, to encode on instead of processes of this machine.
     """
     scenes = builder.scenes()
-    infos = {
-        layout: _plan_info(builder, scenes, layout, folder.parent.name, grid)
-        for layout, folder in targets.items()
-    }
+    infos = {layout: _plan_info(builder, scenes, layout) for layout in targets}
     with contextlib.ExitStack() as stack:
         writers = {}
         for layout, final in targets.items():
             filling = stack.enter_context(record.replacing(final))
-            writers[layout] = record.RecordWriter(
+            writers[layout.config] = record.RecordWriter(
                 filling,
                 infos[layout],
                 about=builder.about,
@@ -58,37 +56,28 @@ def generate(
             for split, listed in scenes.items()
             for scene in listed
             for unit in encode.plan_units(
-                split,
-                scene,
-                tiles="scenes" in targets,
-                grid=grid if "patches" in targets else None,
-                extras=builder.extras,
+                split, scene, layouts=tuple(targets), extras=builder.extras
             )
         ]
-        seen = _write_all(units, writers, _worker_count(units, workers))
+        if runner:
+            data_set = next(iter(targets.values())).parent.parent
+            encoded = beam.encode_all(units, runner=runner, folder=data_set)
+        else:
+            encoded = _encode_all(units, _worker_count(units, workers))
+        stack.enter_context(contextlib.closing(encoded))
+        seen = _write_all(units, encoded, writers)
         table, notes = builder.settle(sum(seen.histograms.values()), seen.unknown)
-        for layout, writer in writers.items():
-            _finish_info(infos[layout], table, seen.histograms, notes)
-            writer.close()
+        for layout, info in infos.items():
+            _finish_info(info, table, seen.histograms, notes)
+            writers[layout.config].close()
 
 
 def _plan_info(
     builder: base.Builder,
     scenes: dict[str, list[base.RawScene]],
-    layout: str,
-    config: str,
-    grid: encode.PatchGrid,
+    layout: layout_lib.Layout,
 ) -> prepared.DataInfo:
     """Returns the description with the scene table; what labels tell comes later."""
-    if layout == "scenes":
-        count, tile, stride, views = encode.count_tiles, encode.STORED_TILE, 0, (1,)
-        stride = tile
-    else:
-        tile, stride, views = grid.tile, grid.stride, grid.views
-
-        def count(scene: base.RawScene) -> int:
-            return len(grid.windows_of(scene))
-
     tables: dict[str, list[prepared.SceneInfo]] = {}
     for split, listed in scenes.items():
         if not listed:
@@ -99,11 +88,15 @@ def _plan_info(
         tables[split], first = [], 0
         for scene in listed:
             place = (scene.id, scene.height, scene.width, scene.crs, scene.transform)
-            tables[split].append(prepared.SceneInfo(*place, first, count(scene)))
-            first += count(scene)
+            count = layout.count(scene)
+            tables[split].append(prepared.SceneInfo(*place, first, count))
+            first += count
+    tile, stride, views = layout_lib.STORED_TILE, layout_lib.STORED_TILE, (1,)
+    if isinstance(layout, layout_lib.PatchGrid):
+        tile, stride, views = layout.tile, layout.stride, layout.words
     return prepared.DataInfo(
         name=builder.full_name,
-        config=config,
+        config=layout.config,
         classes=(),
         colours=(),
         scenes=tables,
@@ -113,7 +106,7 @@ def _plan_info(
         tile=tile,
         stride=stride,
         views=views,
-        extras=builder.extras if layout == "scenes" else (),
+        extras=builder.extras if isinstance(layout, layout_lib.Tiles) else (),
     )
 
 
@@ -133,21 +126,22 @@ class _Seen:
 
 
 def _write_all(
-    units: list[encode.Unit], writers: dict[str, record.RecordWriter], workers: int
+    units: list[encode.Unit],
+    all_encoded: Iterator[encode.Encoded],
+    writers: dict[str, record.RecordWriter],
 ) -> _Seen:
-    """Encodes all units and writes their records in order, under a progress bar."""
+    """Writes the records of all units in order, under a progress bar."""
     seen = _Seen(dict.fromkeys(unit.split for unit in units))
     scenes = len({(unit.split, unit.scene.id) for unit in units})
     done_bytes, began = 0, time.monotonic()
     with tqdm.tqdm(total=scenes, unit=" scenes", desc="prepare") as bar:
-        for unit, encoded in zip(units, _encode_all(units, workers), strict=True):
+        for unit, encoded in zip(units, all_encoded, strict=True):
             seen.histograms[unit.split] += encoded.histogram
             seen.unknown += encoded.unknown
             seen.problems = {**encoded.problems, **seen.problems}
             if not seen.problems:  # else only the rest of the problems is of interest
-                for layout, writer in writers.items():
-                    made = {"scenes": encoded.tiles, "patches": encoded.patches}
-                    writer.add(unit.split, made[layout])
+                for config, writer in writers.items():
+                    writer.add(unit.split, encoded.records[config])
             done_bytes += 3 * encoded.pixels
             speed = done_bytes / 1e6 / max(time.monotonic() - began, 1e-9)
             bar.set_postfix_str(f"{speed:.0f} MB/s", refresh=False)

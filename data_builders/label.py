@@ -8,6 +8,7 @@ import numpy as np
 
 IGNORE = 255  # label of pixels that count neither in loss nor in score
 MAX_CLASSES = 255
+ROUNDED = "between two codes"  # stands for the values that a threshold moved
 
 Colour = tuple[int, int, int]
 
@@ -15,7 +16,7 @@ Colour = tuple[int, int, int]
 class Unknown(NamedTuple):
     """A value of a mask that the class table does not have."""
 
-    value: int | Colour
+    value: int | Colour | str
     count: int  # px
     row: int  # of the first such pixel
     column: int
@@ -32,6 +33,7 @@ class ClassTable:
         default_factory=dict
     )  # RGB -> label
     unknown: int | None = None  # label of all other values; None: they are refused
+    threshold: int | None = None  # values below it are taken as 0, others as 255
 
     def decode(self, raw: np.ndarray) -> tuple[np.ndarray, list[Unknown]]:
         """Turns mask values into labels.
@@ -43,6 +45,22 @@ class ClassTable:
             [h, w] uint8 labels, 255 = ignored, and the values that the table lacks
             (their pixels get `unknown`, or 255 where unknown values are refused).
         """
+        if self.threshold is None:
+            return self._look_up(raw)
+        plain = (raw >= self.threshold) * np.uint8(255)
+        decoded, found = self._look_up(plain)
+        found = [
+            one._replace(value=_value_at(raw, one.row, one.column)) for one in found
+        ]
+        moved = plain != raw
+        if moved.any():
+            if moved.ndim == 3:
+                moved = moved.any(axis=2)
+            row, column = divmod(int(moved.argmax()), moved.shape[1])
+            found.append(Unknown(ROUNDED, int(moved.sum()), row, column))
+        return decoded, found
+
+    def _look_up(self, raw: np.ndarray) -> tuple[np.ndarray, list[Unknown]]:
         if raw.ndim == 3 and self.codes:
             keys = {pack(colour): label for colour, label in self.codes.items()}
             values = pack_pixels(raw)
@@ -98,6 +116,11 @@ def palette(count: int) -> tuple[Colour, ...]:
     return tuple(colours)
 
 
+def _value_at(raw: np.ndarray, row: int, column: int) -> int | Colour:
+    value = raw[row, column].tolist()
+    return tuple(value) if raw.ndim == 3 else value
+
+
 def _look_up(
     values: np.ndarray, keys: Mapping[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +132,8 @@ def _look_up(
                 lut[key] = label
         found = lut[values]
         return found.astype(np.uint8), found >= 0
+    if not keys:
+        return np.zeros(values.shape, np.uint8), np.zeros(values.shape, bool)
     ordered = np.array(sorted(keys), np.int64)
     labels = np.array([keys[key] for key in ordered.tolist()], np.uint8)
     at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)

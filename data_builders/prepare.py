@@ -1,14 +1,14 @@
 """Prepares data sets: `python -m data_builders.prepare [NAME] [flags]`.
 
 Without NAME it lists the data sets. Each is written as `scenes` (whole scenes, read by
-window) and as `patches_<tile>_<stride>` (cut beforehand): `uhrjax/data/prepared.py`. A
-data set appears complete or not at all; one that is there is left alone.
+window) and as `patches_<tile>_<stride>` (cut beforehand), or as --configs says:
+`data_builders/layout.py`. A data set appears complete or not at all; one that is there
+is left alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import pathlib
 import sys
@@ -16,15 +16,45 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from data_builders import base, encode, folder, generate, isaid, record, synthetic
+from data_builders import (
+    ade20k,
+    base,
+    bdd100k,
+    cityscapes,
+    deepglobe,
+    folder,
+    generate,
+    gleason2019,
+    inria,
+    isaid,
+    isprs,
+    record,
+    synthetic,
+)
+from data_builders import beam as beam_lib
+from data_builders import layout as layout_lib
 from uhrjax import errors
 from uhrjax.data import prepared
 
 BUILDERS: dict[str, type[base.Builder]] = {
     builder.name: builder
-    for builder in (synthetic.Synthetic, folder.Folder, isaid.Isaid)
+    for builder in (
+        synthetic.Synthetic,
+        folder.Folder,
+        isaid.Isaid,
+        isprs.Vaihingen,
+        isprs.Potsdam,
+        deepglobe.DeepGlobe,
+        inria.Inria,
+        cityscapes.Cityscapes,
+        gleason2019.Gleason2019,
+        ade20k.Ade20k,
+        bdd100k.Bdd100k,
+    )
 }
 LAYOUTS = ("scenes", "patches")
+KINDS = {"scenes": "tiles", "patches": "patches", "overview": "overviews"}
+Targets = dict[layout_lib.Layout, pathlib.Path]
 DEFAULTS = {  # of the command line
     "name": None,
     "data_dir": None,
@@ -33,6 +63,8 @@ DEFAULTS = {  # of the command line
     "stride": None,
     "views": (1,),
     "workers": None,
+    "beam": False,
+    "runner": None,
     "overwrite": False,
 }
 
@@ -44,9 +76,10 @@ def prepare(
     configs: Sequence[str] = LAYOUTS,
     tile: int | None = None,
     stride: int | None = None,
-    views: Sequence[int] = (1,),
+    views: Sequence[prepared.ViewName] = (1,),
     overwrite: bool = False,
     workers: int | None = None,
+    runner: str | None = None,
     **options: Any,
 ) -> prepared.DataInfo:
     """Prepares a data set unless it is there already.
@@ -54,12 +87,14 @@ def prepare(
     Args:
         name: of a builder, also with its subset: `synthetic/landcover_full`.
         data_dir: root of all prepared data; default: TFDS_DATA_DIR or TFDS' own.
-        configs: which layouts are wanted, of `scenes` and `patches`.
-        tile: side of the patches, px; default: the data set's own.
-        stride: of the patches, px; default: the data set's own, or half a tile.
-        views: scales of the views of a patch, starting with 1.
+        configs: which layouts are wanted: `scenes`, `patches`, `patches_fctl` or any
+            name of `data_builders/layout.py`.
+        tile: side of `patches`, px; default: the data set's own.
+        stride: of `patches`, px; default: the data set's own, or half a tile.
+        views: of `patches`: scales (area), or words such as p3 (Pillow), 1 first.
         overwrite: prepare again what is there.
         workers: processes; default: one per core.
+        runner: of Apache Beam, to encode on instead of processes of this machine.
         **options: the builder's own, e.g. `dir` for `folder`.
 
     Returns:
@@ -70,7 +105,7 @@ def prepare(
         FileNotFoundError: raw files are missing; says where to get them.
         OSError: the disk is full or fails.
     """
-    builder, targets, grid = plan(
+    builder, targets = plan(
         name,
         data_dir=data_dir,
         configs=configs,
@@ -79,7 +114,7 @@ def prepare(
         views=views,
         **options,
     )
-    _run(builder, targets, grid, overwrite, workers)
+    _run(builder, targets, overwrite, workers, runner)
     return prepared.read_info(next(iter(targets.values())))
 
 
@@ -90,29 +125,33 @@ def plan(
     configs: Sequence[str],
     tile: int | None,
     stride: int | None,
-    views: Sequence[int],
+    views: Sequence[prepared.ViewName],
     overwrite: bool = False,
     workers: int | None = None,
+    runner: str | None = None,
     **options: Any,
-) -> tuple[base.Builder, dict[str, pathlib.Path], encode.PatchGrid]:
-    """Returns the builder, the folder of each layout wanted, and the patch grid."""
-    del overwrite, workers  # of no interest before there is something to do
+) -> tuple[base.Builder, Targets]:
+    """Returns the builder, and the folder of each layout wanted."""
+    del overwrite, workers, runner  # of no interest before there is something to do
     root = pathlib.Path(data_dir or prepared.default_data_dir()).expanduser()
     builder = make_builder(name, options)
-    grid = _check_grid(builder, tile, stride, views)
-    return builder, _targets(builder, root, configs, grid), grid
+    chosen = layout_lib.choose(builder, configs, tile=tile, stride=stride, views=views)
+    return builder, {
+        layout: prepared.directory_of(root, builder.full_name, layout.config)
+        for layout in chosen
+    }
 
 
 def _run(
     builder: base.Builder,
-    targets: dict[str, pathlib.Path],
-    grid: encode.PatchGrid,
+    targets: Targets,
     overwrite: bool,
     workers: int | None,
+    runner: str | None,
 ) -> None:
     """Prepares the layouts that are missing."""
 
-    def missing() -> dict[str, pathlib.Path]:
+    def missing() -> Targets:
         return {
             layout: directory
             for layout, directory in targets.items()
@@ -125,7 +164,7 @@ def _run(
     with record.one_at_a_time(data_set):
         # Another process may have prepared it while this one waited.
         if wanted := missing():
-            generate.generate(builder, wanted, grid, workers)
+            generate.generate(builder, wanted, workers, runner)
 
 
 def make_builder(name: str, options: dict[str, Any]) -> base.Builder:
@@ -136,61 +175,14 @@ def make_builder(name: str, options: dict[str, Any]) -> base.Builder:
             f"unknown data set {name!r}; there are {', '.join(BUILDERS)}"
         )
     given = {key: value for key, value in options.items() if value is not None}
-    if subset and kind == "synthetic":
-        given["subset"] = subset
-    allowed = inspect.signature(BUILDERS[kind]).parameters
-    if unknown := given.keys() - allowed:
+    given = BUILDERS[kind].parse_subset(subset) | given
+    allowed = BUILDERS[kind].option_names()
+    if unknown := given.keys() - set(allowed):
         raise errors.InputError(
             f"data set {kind!r} has no option {', '.join(sorted(unknown))}; it has: "
             f"{', '.join(allowed)}"
         )
     return BUILDERS[kind](**given)
-
-
-def _check_grid(
-    builder: base.Builder, tile: int | None, stride: int | None, views: Sequence[int]
-) -> encode.PatchGrid:
-    if stride is None:
-        stride = builder.default_stride if tile is None else max(tile // 2, 1)
-    tile = builder.default_tile if tile is None else tile
-    if tile < 1:
-        raise errors.InputError(f"patches of {tile} px; use --tile >= 1")
-    if not 0 < stride <= tile:
-        raise errors.InputError(
-            f"patches of {tile} px at a stride of {stride} px leave gaps; use "
-            f"1 <= stride <= {tile}"
-        )
-    scales = tuple(views)
-    if not scales or scales != tuple(sorted(set(scales))) or scales[0] < 1:
-        raise errors.InputError(f"views {scales}: give rising scales >= 1, e.g. 1,2,4")
-    if builder.small == "resize" and scales != (1,):
-        raise errors.InputError(
-            f"{builder.name} stretches small scenes to one patch, which has no wider "
-            "views; use --views=1, or cut the views from config scenes"
-        )
-    return encode.PatchGrid(tile, stride, scales, builder.small)
-
-
-def _targets(
-    builder: base.Builder,
-    root: pathlib.Path,
-    configs: Sequence[str],
-    grid: encode.PatchGrid,
-) -> dict[str, pathlib.Path]:
-    """Returns the folder of each layout wanted."""
-    unknown = set(configs) - set(LAYOUTS)
-    if unknown or not configs:
-        raise errors.InputError(
-            f"unknown configs {sorted(unknown)}; choose from {', '.join(LAYOUTS)}"
-        )
-    patches = prepared.patches_config(
-        tile=grid.tile, stride=grid.stride, views=grid.views
-    )
-    names = {"scenes": prepared.SCENES, "patches": patches}
-    return {
-        layout: prepared.directory_of(root, builder.full_name, names[layout])
-        for layout in configs
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.pop("name")
     args["data_dir"] = args["data_dir"] or prepared.default_data_dir()
     try:
+        args["runner"] = _choose_runner(args.pop("beam"), args["runner"])
         if name is None:
             print(describe_all(args["data_dir"]))
         else:
@@ -210,6 +203,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
         return 130
     return 0
+
+
+def _choose_runner(beam: bool, runner: str | None) -> str | None:
+    if runner and not beam:
+        raise errors.InputError(f"--runner={runner} is for Apache Beam; add --beam")
+    return (runner or beam_lib.DEFAULT_RUNNER) if beam else None
 
 
 def _sentence(error: Exception) -> str:
@@ -232,11 +231,15 @@ def _parser() -> argparse.ArgumentParser:
     style = {"allow_abbrev": False, "argument_default": argparse.SUPPRESS}
     common = _Parser(add_help=False, **style)
     common.add_argument("--data_dir", help="default: TFDS_DATA_DIR or TFDS' own")
-    common.add_argument("--configs", type=words, help="scenes,patches (default: both)")
+    common.add_argument("--configs", type=words, help="scenes,patches,patches_fctl...")
     common.add_argument("--tile", type=int, help="side of the patches, px")
     common.add_argument("--stride", type=int, help="of the patches, px")
-    common.add_argument("--views", type=scales, help="of a patch: 1,2,4 (default: 1)")
+    common.add_argument(
+        "--views", type=words, help="of a patch: 1,2,4 or 1,p3 (default: 1)"
+    )
     common.add_argument("--workers", type=int, help="processes; default: all cores")
+    common.add_argument("--beam", action="store_true", help="encode on Apache Beam")
+    common.add_argument("--runner", help='of Beam, e.g. "FlinkRunner --flink_master=X"')
     common.add_argument("--overwrite", action="store_true", help="prepare again")
     parser = _Parser(prog="python -m data_builders.prepare", parents=[common], **style)
     names = parser.add_subparsers(dest="name", metavar="NAME")
@@ -258,23 +261,20 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def scales(text: str) -> tuple[int, ...]:
-    """Reads the scales of views from the command line: 1,2,4."""
-    return tuple(int(word) for word in words(text))
-
-
 def _prepare_and_report(name: str, args: dict[str, Any]) -> None:
     began = time.monotonic()
-    builder, targets, grid = plan(name, **args)
+    builder, targets = plan(name, **args)
     there = [t for t in targets.values() if prepared.is_prepared(t)]
     if len(there) == len(targets) and not args["overwrite"]:
         print(
             f"{builder.full_name} is already prepared (--overwrite prepares it again)"
         )
     else:
-        _run(builder, targets, grid, args["overwrite"], args["workers"])
+        _run(builder, targets, args["overwrite"], args["workers"], args["runner"])
     infos = {directory: prepared.read_info(directory) for directory in targets.values()}
     print(report(infos, time.monotonic() - began))
+    if builder.checked():
+        print(builder.checked())
 
 
 def report(infos: dict[pathlib.Path, prepared.DataInfo], seconds: float) -> str:
@@ -295,7 +295,7 @@ def report(infos: dict[pathlib.Path, prepared.DataInfo], seconds: float) -> str:
             split: sum(scene.records for scene in listed)
             for split, listed in info.scenes.items()
         }
-        kind = "tiles" if info.config == prepared.SCENES else "patches"
+        kind = KINDS[info.config.partition("_")[0]]
         counts = ", ".join(f"{split} {count}" for split, count in records.items())
         lines.append(
             f"{info.config}: {kind} {counts}; {size / 1e6:.1f} MB in {directory}"
@@ -325,6 +325,8 @@ def describe_all(data_dir: str | os.PathLike) -> str:
     lines = []
     for name, builder in BUILDERS.items():
         lines.append(f"{name}: {builder.about}")
+        if builder.contents():
+            lines.append(f"  holds:    {builder.contents()}")
         lines.append(f"  get it:   {builder.getting}")
         if builder.page:
             lines.append(f"  page:     {builder.page} ({builder.licence})")

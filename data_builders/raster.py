@@ -32,6 +32,7 @@ class Mask:
 
     def __init__(self, path: pathlib.Path) -> None:
         self._source = _open_mask(path)
+        self.size = self._source.sizes[0]  # (height, width), px
 
     def read(self, window: windows.Window) -> np.ndarray:
         """Returns the ids or colours of a window inside the file.

@@ -70,6 +70,8 @@ class RecordWriter:
             TILES_PER_SHARD if tiles else PATCHES_PER_SHARD,
             file_format="array_record",
         )
+        # TFDS orders the fields of a record by chance, another one in every process.
+        self._writer._serializer = _make_serializer(described)
         self._written = dict.fromkeys(info.scenes, 0)
         with _disk_errors(folder):
             self._writer.initialize_splits(list(info.scenes))
@@ -106,16 +108,30 @@ def _features(info: prepared.DataInfo) -> Any:
     if info.config == prepared.SCENES:
         maps = dict.fromkeys(("label", *info.extras), grey)
         return tfds.features.FeaturesDict({"image": rgb, **maps})
+    if info.config.startswith("overview"):
+        text = tfds.features.Text()
+        return tfds.features.FeaturesDict({"overview": rgb, "scene_id": text})
     pair = tfds.features.Tensor(shape=(2,), dtype=np.int32)
     return tfds.features.FeaturesDict(
         {
-            "views": {f"x{scale}": rgb for scale in info.views},
+            "views": {f"x{word}": rgb for word in info.views},
             "label": grey,
             "position": pair,
             "scene_size": pair,
             "scene_id": tfds.features.Text(),
         }
     )
+
+
+def _make_serializer(described: Any) -> Any:
+    """Returns TFDS' serializer, made to write the same bytes in every process."""
+    from tensorflow_datasets.core import example_serializer
+
+    class Ordered(example_serializer.ExampleSerializer):
+        def serialize_example(self, example: dict[str, Any]) -> bytes:
+            return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+    return Ordered(described.features.get_serialized_info())
 
 
 @contextlib.contextmanager

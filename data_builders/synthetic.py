@@ -59,8 +59,12 @@ class Synthetic(base.Builder):
     def full_name(self) -> str:
         return f"{self.name}/{self._subset}"
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
+    @classmethod
+    def parse_subset(cls, subset: str) -> dict[str, str]:
+        return {"subset": subset} if subset else {}
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--subset", help="|".join(SUBSETS))
 
     def scenes(self) -> dict[str, list[base.RawScene]]:

@@ -24,13 +24,7 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
         config.data.root or prepared.default_data_dir()
     ).expanduser()
     views = methods.find(config.method).views
-    scales = tuple(view.scale for view in views)
     patches = config.data.layout == "patches"
-    if patches and any(view.resize != "area" for view in views):
-        raise errors.InputError(
-            f"prepared patches hold averaged contexts, and {config.method} wants "
-            "Pillow's; set --config.data.layout=scenes"
-        )
     name = config.data.name
     if name == "folder" and not config.data.dir:
         raise errors.InputError(
@@ -46,11 +40,11 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
             configs=("scenes", "patches") if patches else ("scenes",),
             tile=config.tile,
             stride=config.stride,
-            views=scales,
+            views=views,
             **_folder_options(config),
         ).name
     data = dataset.open_dataset(
-        data_dir, name, tile=config.tile, stride=config.stride, scales=scales,
+        data_dir, name, tile=config.tile, stride=config.stride, views=views,
         patches=patches,
     )  # fmt: skip
     for split in {config.data.train_split, config.data.val_split, config.data.split}:

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -55,6 +56,37 @@ def test_blur_is_truncated_not_rounded():
         {"views": flat, "label": np.zeros((8, 8), np.uint8)}, np.random.default_rng(0)
     )
     assert after["views"][0, 0, 4, 0] == 100  # between 100 and 101
+
+
+@pytest.mark.parametrize("side", [1, 5, 63, 64, 65, 130])
+@pytest.mark.parametrize("sigma", [0.15, 0.4, 1.3, 6.0])
+def test_blur_in_strips_equals_the_blur_of_the_whole(side, sigma):
+    view = np.random.default_rng(side).integers(0, 256, (side, 50, 3), np.uint8)
+    view[:, 20:] = 101  # flat: its sums lie next to a whole number
+    whole = cv2.GaussianBlur(view.astype(np.float32), (0, 0), sigma)
+    expected = np.clip(whole, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(augment._blur(view, sigma), expected)
+    np.testing.assert_array_equal(augment._blur(view, sigma, in_place=True), expected)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_turn_flips_first_and_leaves_its_input(across, down, turns):
+    label = sample()["label"]
+    expected = label[:, ::-1] if across else label
+    expected = expected[::-1] if down else expected
+    turned = augment._turn(label, across, down, turns)
+    np.testing.assert_array_equal(turned, np.rot90(expected, turns))
+    np.testing.assert_array_equal(label, sample()["label"])
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_the_sample_that_came_in_stays_as_it_was(flip):
+    before = sample(views=2)
+    change = augment.Augment(tile=8, hflip=flip, blur=(1.0, 1.0))
+    change(before, np.random.default_rng(0))
+    np.testing.assert_array_equal(before["views"], sample(views=2)["views"])
 
 
 def test_other_size_is_resized_to_the_tile():

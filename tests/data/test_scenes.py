@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_builders import encode, prepare
+from data_builders import layout, prepare
 from uhrjax import errors
 from uhrjax.data import prepared, scenes
 from uhrjax.tiling import view as view_lib
@@ -38,7 +38,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("awkward")
     sources = write_folder(root / "raw")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "STORED_TILE", TILE)
+        patch.setattr(layout, "STORED_TILE", TILE)
         info = prepare.prepare(
             "folder",
             data_dir=root / "data",

@@ -377,9 +377,9 @@ def write_tiff(path, pixels, **profile):
 
 def test_geotiff_keeps_its_place_on_earth_and_streams(tmp_path, monkeypatch):
     rasterio = pytest.importorskip("rasterio")
-    from data_builders import encode
+    from data_builders import encode, layout
 
-    monkeypatch.setattr(encode, "STORED_TILE", 16)
+    monkeypatch.setattr(layout, "STORED_TILE", 16)
     monkeypatch.setattr(encode, "BAND_PIXELS", 32 * 16)
     place = {
         "crs": rasterio.crs.CRS.from_epsg(3857),

@@ -42,8 +42,12 @@ def run(raw, root, **options):
 def test_two_runs_write_the_same_bytes(raw, tmp_path):
     run(raw, tmp_path / "one")
     run(raw, tmp_path / "two", workers=2)  # in processes, this time
-    first, second = contents(tmp_path / "one"), contents(tmp_path / "two")
-    assert first == second
+    flags = ["--tile=16", "--stride=8", "--views=1,2", f"--dir={raw}"]
+    flags += [f"--data_dir={tmp_path / 'three'}"]
+    command = [sys.executable, "-m", "data_builders.prepare", "folder", *flags]
+    subprocess.run(command, check=True, capture_output=True)
+    first = contents(tmp_path / "one")
+    assert first == contents(tmp_path / "two") == contents(tmp_path / "three")
     assert sum("array_record" in path for path in first) == 4
 
 
@@ -153,7 +157,7 @@ def test_two_processes_do_not_prepare_at_once(tmp_path):
 
 def test_units_in_flight_are_bounded_and_in_order(monkeypatch):
     scene = procedural_scene()
-    units = [encode.Unit(scene, "train", 0, 8, True, None) for _ in range(7)]
+    units = [encode.Unit(scene, "train", 0, 8, ()) for _ in range(7)]
     submitted, done = [], []
 
     class Pool:
@@ -220,7 +224,7 @@ def test_the_split_hash_follows_ids_and_splits(raw, tmp_path):
 
 def test_unknown_names_options_and_subsets_list_what_there_is(tmp_path):
     with pytest.raises(errors.InputError, match="there are synthetic, folder, isaid"):
-        prepare.prepare("potsdam", data_dir=tmp_path)
+        prepare.prepare("mars", data_dir=tmp_path)
     with pytest.raises(errors.InputError, match="no option colour; it has: subset"):
         prepare.prepare("synthetic", data_dir=tmp_path, colour="red")
     with pytest.raises(errors.InputError, match="objects_tiny, objects_full"):
@@ -228,7 +232,7 @@ def test_unknown_names_options_and_subsets_list_what_there_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags", [["potsdam"], ["synthetic", "--views=a"], ["synthetic", "--nope=1"]]
+    "flags", [["mars"], ["synthetic", "--tile=a"], ["synthetic", "--nope=1"]]
 )
 def test_a_wrong_command_line_is_one_line_with_exit_code_2(capsys, flags):
     with pytest.raises(SystemExit) as caught:

@@ -56,11 +56,12 @@ class Augment:
         across = rng.random() < self.hflip
         down = rng.random() < self.vflip
         turns = int(rng.integers(4)) if self.rotate90 else 0
-        views = np.stack([_turn(view, across, down, turns) for view in views])
+        views = _stack([_turn(view, across, down, turns) for view in views])
         label = _turn(label, across, down, turns)
         if self.blur:
             sigma = rng.uniform(*self.blur)
-            views = np.stack([_blur(view, sigma) for view in views])
+            fresh = not np.may_share_memory(views, sample["views"])
+            views = _stack([_blur(view, sigma, in_place=fresh) for view in views])
         return {**sample, "views": views, "label": label}
 
     def _scale_and_crop(
@@ -94,36 +95,42 @@ def _resize(
     return views, cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
 
 
+def _stack(views: list[np.ndarray]) -> np.ndarray:
+    return np.stack(views) if len(views) > 1 else views[0][None]
+
+
 def _turn(pixels: np.ndarray, across: bool, down: bool, turns: int) -> np.ndarray:
     """Flips left-right, then up-down, then turns by 90 degrees counterclockwise.
 
     All of it is at most one transposition and one flip; OpenCV does these several times
     as fast as a numpy view is copied.
     """
+    target = None
     if turns % 2:
-        pixels = cv2.transpose(pixels)
+        pixels = target = cv2.transpose(pixels)
         across, down = down, across
     across ^= turns >= 2
     down ^= turns in (1, 2)
-    if across and down:
-        return cv2.flip(pixels, -1)
     if across or down:
-        return cv2.flip(pixels, int(across))
+        code = -1 if across and down else int(across)
+        return cv2.flip(pixels, code, dst=target)
     return np.ascontiguousarray(pixels)
 
 
-def _blur(view: np.ndarray, sigma: float) -> np.ndarray:
+def _blur(view: np.ndarray, sigma: float, *, in_place: bool = False) -> np.ndarray:
     """Gaussian blur in float32; the result is truncated to uint8, not rounded.
 
     It is done in strips that stay in the processor's cache, twice as fast.
     """
     height = view.shape[0]
-    reach = math.ceil(4 * sigma) + 1  # at least OpenCV's radius
-    blurred = np.empty_like(view)
+    reach = math.ceil(4 * sigma) + 1  # px, at least OpenCV's radius
+    blurred = view if in_place else np.empty_like(view)
+    above = view[:0]  # the rows before a strip, as they were
     for top in range(0, height, STRIP):
         bottom = min(top + STRIP, height)
-        first, last = max(top - reach, 0), min(bottom + reach, height)
-        strip = view[first:last].astype(np.float32)
-        strip = cv2.GaussianBlur(strip, (0, 0), sigma)
-        blurred[top:bottom] = strip[top - first : bottom - first]
+        given = np.concatenate([above, view[top : bottom + reach]])
+        first, last = len(above), len(above) + bottom - top
+        done = cv2.GaussianBlur(given.astype(np.float32), (0, 0), sigma)
+        blurred[top:bottom] = done[first:last]
+        above = given[max(last - reach, 0) : last]
     return blurred

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from uhrjax import errors
 from uhrjax.data import prepared, scenes
+from uhrjax.tiling import view as view_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ def open_dataset(
     *,
     tile: int,
     stride: int,
-    scales: tuple[int, ...],
+    views: Sequence[int | view_lib.View],
     patches: bool,
 ) -> Dataset:
     """Finds a prepared data set.
@@ -58,7 +60,7 @@ def open_dataset(
         name: e.g. `synthetic/objects_tiny`.
         tile: side of a patch, px.
         stride: between patches, px.
-        scales: the views' scales, as the method states them.
+        views: as the method states them.
         patches: whether the precomputed patches are needed beside the scenes.
 
     Raises:
@@ -68,7 +70,7 @@ def open_dataset(
     scenes_dir = prepared.locate(data_dir, name, prepared.SCENES)
     info, patches_dir = prepared.read_info(scenes_dir), None
     if patches:
-        grid = prepared.patches_config(tile=tile, stride=stride, views=scales)
+        grid = prepared.patches_config(tile=tile, stride=stride, views=views)
         patches_dir = prepared.locate(data_dir, name, grid)
         if prepared.read_info(patches_dir).split_hash != info.split_hash:
             raise errors.InputError(

@@ -21,6 +21,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+AHEAD = 2  # batches per thread that are made before they are asked for
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 
@@ -124,7 +125,9 @@ def train_batches(
         data = data.slice(slice(index, None, count))
     data = data.batch(batch_size // count, drop_remainder=True)
     data = data.slice(slice(start_step, None))
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=AHEAD * threads
+    )
     yield from data.to_iter_dataset(options)
 
 

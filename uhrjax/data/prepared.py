@@ -1,25 +1,30 @@
 """Where a prepared data set lies and what is in it (no pixels, no TFDS).
 
-A data set is prepared once by `data_builders` in up to two layouts ("configs" in TFDS'
+A data set is prepared once by `data_builders` in several layouts ("configs" in TFDS'
 words), each a folder `<data_dir>/<name>/<config>/<version>` in TFDS format:
 
 - `scenes`: whole scenes as lossless tiles, for windows anywhere (`scenes.open_scenes`);
-- `patches_<tile>_<stride>[_v1-2-4]`: views and labels cut beforehand on a fixed grid
-  (`scenes.open_patches`).
+- `patches_<tile>_<stride>[_even][_v1-2-4]`: views and labels cut beforehand on a fixed
+  grid (`scenes.open_patches`);
+- `overview_<height>x<width>`: whole scenes made small (`overview.open_overviews`).
+The names of data sets with several protocols say which: `deepglobe/glnet`.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from uhrjax import errors
+from uhrjax.tiling import view as view_lib
 
 VERSION = "1.0.0"  # of the layouts above; raised when their format changes
 SCENES = "scenes"
 IGNORE_LABEL = 255
+ViewName = int | str | view_lib.View  # a view, or a word that `parse_view` reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,7 @@ class DataInfo:
     ignore_label: int = IGNORE_LABEL
     tile: int = 0  # px: side of a stored tile (`scenes`) or of a patch (`patches_*`)
     stride: int = 0  # px
-    views: tuple[int, ...] = (1,)  # scales of a patch's views
+    views: tuple[int | str, ...] = (1,)  # of a patch, as `view_word` names them
     extras: tuple[str, ...] = ()  # further maps of a scene, e.g. "thin"
     notes: tuple[str, ...] = ()  # what a builder did to pixels or labels on the way
 
@@ -61,11 +66,65 @@ def default_data_dir() -> pathlib.Path:
     return pathlib.Path(root).expanduser()
 
 
-def patches_config(*, tile: int, stride: int, views: Sequence[int] = (1,)) -> str:
-    """Returns the config name of a patch pyramid, e.g. `patches_896_512_v1-2-4`."""
-    scales = tuple(int(scale) for scale in views)
-    suffix = "" if scales == (1,) else "_v" + "-".join(map(str, scales))
-    return f"patches_{tile}_{stride}{suffix}"
+def patches_config(
+    *,
+    tile: int,
+    stride: int,
+    views: Sequence[int | view_lib.View] = (1,),
+    spacing: str = "shifted",
+) -> str:
+    """Returns the config name of a patch pyramid, e.g. `patches_896_512_v1-2-4`.
+
+    Args:
+        tile: side of a patch, px.
+        stride: of the grid, px.
+        views: smallest field of view first; a whole number stands for its area view.
+        spacing: of the grid, of `tiling.window.GRIDS`.
+    """
+    words = [view_word(view, tile=tile) for view in views]
+    grid = "" if spacing == "shifted" else f"_{spacing}"
+    suffix = "" if words == [1] else "_v" + "-".join(map(str, words))
+    return f"patches_{tile}_{stride}{grid}{suffix}"
+
+
+def view_word(view: int | view_lib.View, *, tile: int) -> int | str:
+    """Returns the name of a view: 2, `p2` by Pillow's rule, `p762px` of odd scales.
+
+    A field of view that is no multiple of the patch is named by its side.
+    """
+    if not isinstance(view, view_lib.View):
+        view = view_lib.View(view)
+    if view.scale == 1:
+        return 1
+    if view.resize == "area":
+        return int(view.scale)
+    if float(view.scale).is_integer():
+        return f"p{int(view.scale)}"
+    return f"p{round(view.scale * tile)}px"
+
+
+def parse_view(word: ViewName, *, tile: int) -> view_lib.View:
+    """Inverse of `view_word`; takes views, numbers as text, and any `p1016px`, too.
+
+    Raises:
+        errors.InputError: it names no view.
+    """
+    if isinstance(word, view_lib.View):
+        return word
+    found = re.fullmatch(r"(p?)(\d+)(px)?", str(word))
+    if not found or (found[3] and not found[1]) or int(found[2]) < 1:
+        raise errors.InputError(
+            f"view {word!r}: write 2 (the mean of 2 x 2 px), p2 (as Pillow does) or, "
+            "for a field of view that is no multiple of the patch, p762px (its side)"
+        )
+    scale = int(found[2])
+    if found[3]:
+        if scale < tile:
+            raise errors.InputError(
+                f"view {word!r} is smaller than the patch; use p{tile}px or more"
+            )
+        scale = scale / tile if scale % tile else scale // tile
+    return view_lib.View(scale, "pillow" if found[1] and scale > 1 else "area")
 
 
 def directory_of(data_dir: str | os.PathLike, name: str, config: str) -> pathlib.Path:
@@ -106,16 +165,19 @@ def prepare_command(data_dir: str | os.PathLike, name: str, config: str) -> str:
     words = ["python -m data_builders.prepare", builder]
     if builder == "synthetic" and subset:
         words.append(f"--subset={subset}")
-    if builder == "folder":
+    elif builder == "folder":
         words.append("--dir=PATH")
-    if config.startswith("patches_"):
-        words.append("--configs=patches")
-        fields = config.split("_")[1:]
-        words += [
-            f"--{k}={v}" for k, v in zip(("tile", "stride"), fields, strict=False)
-        ]
-        if len(fields) > 2:
-            words.append(f"--views={fields[2][1:].replace('-', ',')}")
+    elif subset:  # protocol, then option_value
+        words.append("--manual_dir=PATH")
+        for part in subset.split("-"):
+            option, _, value = part.partition("_")
+            words.append(f"--{option}={value}" if value else f"--protocol={option}")
+    plain = re.fullmatch(r"patches_(\d+)_(\d+)(?:_v([\d-]+))?", config)
+    if plain:
+        tile, stride, views = plain.groups()
+        words += ["--configs=patches", f"--tile={tile}", f"--stride={stride}"]
+        if views:
+            words.append(f"--views={views.replace('-', ',')}")
     else:
         words.append(f"--configs={config}")
     return " ".join([*words, f"--data_dir={data_dir}"])

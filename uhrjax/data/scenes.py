@@ -37,7 +37,7 @@ class SceneReader:
                 f"{directory} holds {self.info.config!r}, not whole scenes; use the "
                 f"folder of config {prepared.SCENES!r}"
             )
-        self._records = _open_records(directory, split, self.info)
+        self._records = open_records(directory, split, self.info)
         self.scenes = self.info.scenes[split]
         self._cached_tiles = cached_tiles
         self._forget()
@@ -141,7 +141,7 @@ class PatchSource:
                 f"{directory} holds {self.info.config!r}, not patches; use the folder "
                 "of a config named patches_*"
             )
-        self._records = _open_records(directory, split, self.info)
+        self._records = open_records(directory, split, self.info)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -186,7 +186,7 @@ def decode_png(stored: bytes) -> np.ndarray:
     return pixels
 
 
-def _open_records(
+def open_records(
     directory: str | os.PathLike, split: str, info: prepared.DataInfo
 ) -> Any:
     """Returns TFDS' random access source of one split, images left encoded."""
@@ -201,6 +201,8 @@ def _open_records(
     coded = {"label": kept, **dict.fromkeys(info.extras, kept)}
     if info.config == prepared.SCENES:
         coded["image"] = kept
+    elif info.config.startswith("overview"):
+        coded = {"overview": kept}
     else:
         coded = {"label": kept, "views": {f"x{s}": kept for s in info.views}}
     return builder.as_data_source(split, decoders=coded)
