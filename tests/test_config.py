@@ -7,7 +7,7 @@ from uhrjax import config as config_lib
 from uhrjax import errors
 
 CONFIGS = sorted(p for p in pathlib.Path("configs").glob("*.py") if p.stem != "base")
-DATA_WORDS = ("", "isaid", "synthetic", "synthetic,landcover", "folder")
+DATA_WORDS = ("", "isaid", "vaihingen", "potsdam", "synthetic", "folder,small")
 VARIANTS = [*DATA_WORDS, "smoke", "synthetic,smoke", "synthetic,landcover,smoke"]
 
 

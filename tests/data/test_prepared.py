@@ -44,7 +44,7 @@ def test_patches_are_named_by_tile_stride_and_views():
 @pytest.mark.parametrize(
     ("name", "config", "command"),
     [
-        ("isaid", "scenes", "isaid --configs=scenes"),
+        ("isaid", "scenes", "isaid --manual_dir=PATH --configs=scenes"),
         (
             "synthetic/objects_tiny",
             "patches_64_32",

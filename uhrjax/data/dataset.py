@@ -67,11 +67,13 @@ def open_dataset(
         FileNotFoundError: something is not prepared; the message holds the command.
         errors.InputError: scenes and patches were prepared from different splits.
     """
-    scenes_dir = prepared.locate(data_dir, name, prepared.SCENES)
-    info, patches_dir = prepared.read_info(scenes_dir), None
+    wanted = [prepared.SCENES]
     if patches:
-        grid = prepared.patches_config(tile=tile, stride=stride, views=views)
-        patches_dir = prepared.locate(data_dir, name, grid)
+        wanted.append(prepared.patches_config(tile=tile, stride=stride, views=views))
+    scenes_dir, *rest = prepared.locate_all(data_dir, name, *wanted)
+    info, patches_dir = prepared.read_info(scenes_dir), None
+    if rest:
+        (patches_dir,) = rest
         if prepared.read_info(patches_dir).split_hash != info.split_hash:
             raise errors.InputError(
                 f"{patches_dir} and {scenes_dir} were prepared from different splits; "

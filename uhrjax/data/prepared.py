@@ -139,24 +139,37 @@ def is_prepared(directory: pathlib.Path) -> bool:
     ).is_file()
 
 
-def locate(data_dir: str | os.PathLike, name: str, config: str) -> pathlib.Path:
-    """Returns the folder of a prepared data set.
+def locate_all(
+    data_dir: str | os.PathLike, name: str, *configs: str
+) -> list[pathlib.Path]:
+    """Returns the folders of a prepared data set, one per config.
 
     Args:
         data_dir: root of all prepared data sets.
         name: `isaid`, `synthetic/objects_tiny`, `folder/roofs-1a2b3c4d`.
-        config: `scenes`, or a name made by `patches_config`.
+        *configs: `scenes`, or names made by `patches_config`.
 
     Raises:
-        FileNotFoundError: not prepared; the message holds the command to run.
+        FileNotFoundError: one is not prepared; the message holds the command to run.
     """
-    directory = directory_of(data_dir, name, config)
-    if is_prepared(directory):
-        return directory
+    found = [directory_of(data_dir, name, config) for config in configs]
+    missing = [
+        c for c, path in zip(configs, found, strict=True) if not is_prepared(path)
+    ]
+    if not missing:
+        return found
+    command = prepare_command(data_dir, name, missing[-1])
+    if SCENES in missing[:-1]:
+        command = command.replace("--configs=patches", "--configs=scenes,patches")
     raise FileNotFoundError(
-        f"data set {name!r} is not prepared as {config!r} in {data_dir}; "
-        f"run: {prepare_command(data_dir, name, config)}"
+        f"data set {name!r} is not prepared as {' and '.join(map(repr, missing))} in "
+        f"{data_dir}; run: {command}"
     )
+
+
+def locate(data_dir: str | os.PathLike, name: str, config: str) -> pathlib.Path:
+    """Returns the folder of one config, see `locate_all`."""
+    return locate_all(data_dir, name, config)[0]
 
 
 def prepare_command(data_dir: str | os.PathLike, name: str, config: str) -> str:
@@ -167,9 +180,9 @@ def prepare_command(data_dir: str | os.PathLike, name: str, config: str) -> str:
         words.append(f"--subset={subset}")
     elif builder == "folder":
         words.append("--dir=PATH")
-    elif subset:  # protocol, then option_value
+    elif builder != "synthetic":  # protocol, then option_value
         words.append("--manual_dir=PATH")
-        for part in subset.split("-"):
+        for part in filter(None, subset.split("-")):
             option, _, value = part.partition("_")
             words.append(f"--{option}={value}" if value else f"--protocol={option}")
     plain = re.fullmatch(r"patches_(\d+)_(\d+)(?:_v([\d-]+))?", config)
