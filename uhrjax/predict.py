@@ -17,7 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from uhrjax import errors, inference, output, report, trained
+from uhrjax import errors, host_memory, inference, output, report, trained
 from uhrjax.data import prepared, raster
 from uhrjax.methods import base
 from uhrjax.tiling import plan, window
@@ -97,6 +97,7 @@ def make_engine(
         config: of the run.
         **changes: fields of `plan.Tiling` that differ.
     """
+    host_memory.return_large_arrays()
     devices = jax.device_count()
     wanted = config.eval.batch_size or config.batch_size
     if not config.eval.batch_size and jax.default_backend() == "cpu":
