@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uhrjax import inference
-from uhrjax.data import prepared
+from uhrjax.data import overview, prepared
 from uhrjax.tiling import blend, plan, view, window
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
@@ -19,6 +19,7 @@ class Conv:
     """Logits = 3x3 convolution of the first view + twice the mean of the others."""
 
     num_classes = 4
+    overview = None
 
     def __init__(self, scales=(1,)):
         self.views = tuple(view.View(scale) for scale in scales)
@@ -135,6 +136,8 @@ def test_contexts_cut_on_the_device_equal_those_cut_on_the_host(scales):
 
 class Echo:
     """Logits = the grey levels of all views, and 0."""
+
+    overview = None
 
     def __init__(self, views):
         self.views, self.num_classes = views, 3 * len(views) + 1
@@ -305,6 +308,49 @@ class Plain(Conv):
     def apply(self, variables, batch, *, train):
         x = batch["views"][:, 0].astype(jnp.float32) / 255
         return x @ KERNEL[1, 1]
+
+
+class Placed(Conv):
+    """Logits are the batch's place and overview, for the eye of the test."""
+
+    overview = (3, 5)
+
+    def apply(self, variables, batch, *, train):
+        assert batch["overview"].shape == (len(batch["views"]), 3, 5, 3)
+        seen = [*batch["position"].T, batch["scene_size"].sum(1)]
+        seen.append(batch["overview"].astype(jnp.int32).sum((1, 2, 3)))
+        places = jnp.stack(seen, -1).astype(jnp.float32)[:, None, None]
+        return jnp.broadcast_to(places, (len(places), 8, 8, 4))
+
+
+def test_batches_hold_position_scene_size_and_overview():
+    scene = ArrayScene(20, 30)
+    tiling = plan.Tiling(8, 8, 2, score="logits", blend="montage", probabilities=True)
+    engine = inference.Engine(Placed(), tiling)
+    seen = {}
+    add = engine._score
+
+    def note(positions, values):
+        positions = map(tuple, np.asarray(positions).tolist())
+        seen.update(zip(positions, values, strict=True))
+
+    def noted(variables, views, place):
+        scores, points = add(variables, views, place)
+        jax.debug.callback(note, place["position"], scores[:, 0, 0])
+        return scores, points
+
+    engine._score = noted
+    list(engine.label({}, scene))
+    jax.effects_barrier()
+    small = overview.make(scene.read, scene.info, height=3, width=5)
+    expected = {
+        (y, x): [y, x, 50, small.astype(int).sum()]
+        for y in (0, 8, 12)
+        for x in (0, 8, 16, 22)
+    }
+    assert set(seen) == set(expected)
+    for place, values in expected.items():
+        np.testing.assert_array_equal(seen[place], values)
 
 
 def test_points_arrive_in_scene_pixels():

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from uhrjax import sharding
-from uhrjax.data import prepared
+from uhrjax.data import band as band_lib
+from uhrjax.data import overview as overview_lib
 from uhrjax.methods import base
 from uhrjax.ops import symmetry
 from uhrjax.tiling import blend as blend_lib
@@ -32,15 +34,6 @@ from uhrjax.tiling import window as window_lib
 
 Canvas = tuple[jax.Array, jax.Array]  # scores [h, w, K], weights [h, w]
 UNSEEN = 255  # label of pixels that no window covered (skipped nodata)
-
-
-class Scene(Protocol):
-    """What the engine needs of a scene; `data.raster` and `PreparedScene` have it."""
-
-    info: prepared.SceneInfo
-
-    def read(self, window: window_lib.Window) -> np.ndarray: ...
-    def read_valid(self, window: window_lib.Window) -> np.ndarray | None: ...
 
 
 class Rows(NamedTuple):
@@ -60,10 +53,18 @@ class _Labelled:
     images: list[jax.Array]  # per block
     seen: list[bool]  # per call: whether any of its pixels is valid
     valid: np.ndarray | None  # of the finished rows, None: all
+    size: tuple[int, int]  # of the scene, px
     taken: list[dict[str, jax.Array]] = dataclasses.field(default_factory=list)
     points: list[tuple[plan.Call, dict[str, jax.Array]]] = dataclasses.field(
         default_factory=list
     )
+
+    def place_of(self, call: plan.Call, block: int) -> dict[str, np.ndarray]:
+        """Returns `position` and `scene_size` of a call's windows, as in a batch."""
+        lefts = call.block * block + call.starts
+        position = np.stack([np.full_like(lefts, self.band.top), lefts], 1)
+        size = np.broadcast_to(np.array(self.size, np.int32), position.shape)
+        return {"position": position, "scene_size": size}
 
     def calls_of(self, block: int) -> Iterator[tuple[plan.Call, bool]]:
         """Yields the calls of one block, and whether they are to be run."""
@@ -95,7 +96,7 @@ class Engine:
     def label(
         self,
         variables: Any,
-        scene: Scene,
+        scene: band_lib.Scene,
         *,
         first_row: int = 0,
         on_windows: Callable[[int, int], None] = lambda done, skipped: None,
@@ -116,30 +117,46 @@ class Engine:
         size = (scene.info.height, scene.info.width)
         bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         carries = [self._empty(self._overlap, self.tiling.block)] * bands[0].blocks
+        overview = self._overview(scene)
         images: list[jax.Array] = []
         ready: list[_Labelled] = []  # on their way back from the device
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            reading = pool.submit(self._read_band, scene, bands, 0)
+            read = functools.partial(
+                band_lib.read_band,
+                scene,
+                bands,
+                tiling=self.tiling,
+                margin=self._margin,
+            )
+            reading = pool.submit(read, 0)
             for group in _groups(len(bands)):
                 loaded = []
                 for i in group:
                     rows, seen, valid = reading.result()
                     if i + 1 < len(bands):
-                        reading = pool.submit(self._read_band, scene, bands, i + 1)
+                        reading = pool.submit(read, i + 1)
                     images = self._move_down(images, rows, bands, i)
-                    loaded.append(_Labelled(bands[i], images, seen, valid))
-                self._run_group(variables, loaded, carries, on_windows)
+                    loaded.append(_Labelled(bands[i], images, seen, valid, size))
+                self._run_group(variables, overview, loaded, carries, on_windows)
                 ready += loaded
                 while len(ready) > len(group):  # the device is at work on this group
-                    yield from self._collect(ready.pop(0), size, first_row)
+                    yield from self._collect(ready.pop(0), first_row)
             for labelled in ready:
-                yield from self._collect(labelled, size, first_row)
+                yield from self._collect(labelled, first_row)
 
-    def count_windows(self, scene: Scene, *, first_row: int = 0) -> int:
+    def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
         """Returns how many windows `label` will run or skip."""
         size = (scene.info.height, scene.info.width)
         bands = plan.plan_bands(*size, self.tiling, first_row=first_row)
         return sum(int(call.valid.sum()) for band in bands for call in band.calls)
+
+    def _overview(self, scene: band_lib.Scene) -> jax.Array | None:
+        """Returns the whole scene made small, if the method wants it."""
+        if self._method.overview is None:
+            return None
+        height, width = self._method.overview
+        small = overview_lib.make(scene.read, scene.info, height=height, width=width)
+        return jax.device_put(small, self._everywhere)
 
     def _empty(self, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
         """Returns a canvas of nothing: scores and weights."""
@@ -152,6 +169,7 @@ class Engine:
     def _run_group(
         self,
         variables: Any,
+        overview: jax.Array | None,
         group: list[_Labelled],
         carries: list[Canvas],
         on_windows: Callable[[int, int], None],
@@ -172,9 +190,11 @@ class Engine:
                     on_windows(number, 0 if is_seen else number)
                     if is_seen:
                         near = self._near(labelled.images, j)
+                        place = labelled.place_of(call, self.tiling.block)
                         canvas, points = self.run_windows(
-                            variables, near, canvas, call.starts, call.valid, call.owned
-                        )
+                            variables, near, canvas, call.starts, call.valid,
+                            call.owned, {**place, "overview": overview},
+                        )  # fmt: skip
                         labelled.points.append((call, points))
                 is_last = k == len(group) - 1
                 taken, rows, aprons[k] = self.close_block(
@@ -192,46 +212,6 @@ class Engine:
             images[k] if 0 <= k < len(images) else jnp.zeros_like(images[0])
             for k in around
         ]
-
-    def _read_band(
-        self, scene: Scene, bands: list[plan.Band], i: int
-    ) -> tuple[np.ndarray, list[bool], np.ndarray | None]:
-        """Reads what band i has below band i - 1; runs in the background.
-
-        Returns:
-            pixels [rows, W, 3]; per call whether any of its pixels is valid; the
-            validity of the band's finished rows, None if all are.
-        """
-        tile, width, band = self.tiling.tile, scene.info.width, bands[i]
-        bottom = band.top + tile + self._margin
-        top = bottom - tile - 2 * self._margin
-        if i:
-            top = bands[i - 1].top + tile + self._margin
-        rows = scene.read(window_lib.Window(top, 0, bottom - top, width))
-        if self.tiling.border == "reflect":
-            rows = self._reflect(rows, top, scene.info)
-        here = window_lib.Window(band.top, 0, tile, width)
-        valid = scene.read_valid(here)
-        if valid is None:
-            return rows, [True] * len(band.calls), None
-        seen = []
-        for call in band.calls:
-            lefts = call.block * self.tiling.block + call.starts[call.valid]
-            seen.append(bool(valid[:, lefts.min() : lefts.max() + tile].any()))
-        return rows, seen, valid[: band.finished]
-
-    def _reflect(
-        self, rows: np.ndarray, top: int, info: prepared.SceneInfo
-    ) -> np.ndarray:
-        """Fills what a scene lacks to one window with its mirror image."""
-        tile = self.tiling.tile
-        if info.height < tile:
-            line = plan.mirror(np.arange(tile), info.height) - top
-            rows = rows.copy()
-            rows[-top : tile - top] = rows[line]
-        if info.width < tile:
-            rows = rows[:, plan.mirror(np.arange(tile), info.width)]
-        return rows
 
     def _move_down(
         self, images: list[jax.Array], rows: np.ndarray, bands: list[plan.Band], i: int
@@ -277,6 +257,7 @@ class Engine:
         starts: jax.Array,
         valid: jax.Array,
         owned: jax.Array,
+        place: dict[str, jax.Array | None],
     ) -> tuple[Canvas, dict[str, jax.Array]]:
         """Cuts a call's windows, labels them, adds their scores to the canvas."""
         tile = self.tiling.tile
@@ -284,7 +265,9 @@ class Engine:
         views = jax.vmap(lambda start: self._cut_views(region, start))(starts)
         split = NamedSharding(self._mesh, PartitionSpec("data"))
         views = jax.lax.with_sharding_constraint(views, split)
-        scores, points = self._score(variables, views)  # [B, tile, tile, K]
+        if (overview := place.pop("overview")) is not None:
+            place["overview"] = jnp.repeat(overview[None], len(starts), axis=0)
+        scores, points = self._score(variables, views, place)  # [B, tile, tile, K]
         line = jnp.arange(tile)
         top, bottom, left, right = (owned[:, k, None, None] for k in range(4))
         rows, columns = line[None, :, None], line[None, None, :]
@@ -302,12 +285,13 @@ class Engine:
         return tuple(totals), points
 
     def _score(
-        self, variables: Any, views: jax.Array
+        self, variables: Any, views: jax.Array, place: dict[str, jax.Array]
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the scores of windows, and the method's points in them."""
 
         def once(views: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            outputs = self._method.apply(variables, {"views": views}, train=False)
+            batch = {"views": views, **place}
+            outputs = self._method.apply(variables, batch, train=False)
             scores = self._method.logits(outputs)
             if self.tiling.score == "probabilities":
                 scores = jax.nn.softmax(scores)
@@ -355,9 +339,7 @@ class Engine:
         apron = tuple(part[:, block : block + tile] for part in canvas)
         return taken, (below(scores), below(weights)), apron
 
-    def _collect(
-        self, labelled: _Labelled, size: tuple[int, int], first_row: int
-    ) -> Iterator[Rows]:
+    def _collect(self, labelled: _Labelled, first_row: int) -> Iterator[Rows]:
         """Waits for a band and yields its finished rows."""
         band, valid = labelled.band, labelled.valid
         done = slice(max(first_row - band.top, 0), band.finished)
@@ -367,28 +349,22 @@ class Engine:
             name: np.concatenate([np.asarray(t[name]) for t in labelled.taken], axis=1)
             for name in labelled.taken[0]
         }
-        labels = joined["labels"][done, : size[1]].copy()
+        labels = joined["labels"][done, : labelled.size[1]].copy()
         if valid is not None:
             labels[~valid[done]] = UNSEEN
         likely = joined.get("probabilities")
         if likely is not None:
-            likely = likely[done, : size[1]]
-        places = self._scene_points(band, labelled.points, size)
+            likely = likely[done, : labelled.size[1]]
+        places = self._scene_points(labelled)
         yield Rows(band.top + done.start, labels, likely, places)
 
-    def _scene_points(
-        self,
-        band: plan.Band,
-        points: list[tuple[plan.Call, dict[str, jax.Array]]],
-        size: tuple[int, int],
-    ) -> dict[str, np.ndarray]:
+    def _scene_points(self, labelled: _Labelled) -> dict[str, np.ndarray]:
         found: dict[str, list[np.ndarray]] = {}
-        for call, named in points:
-            lefts = call.block * self.tiling.block + call.starts
-            corner = np.stack([np.full_like(lefts, band.top), lefts], 1)[:, None]
+        for call, named in labelled.points:
+            corner = labelled.place_of(call, self.tiling.block)["position"][:, None]
             for name, local in named.items():
                 places = (np.asarray(local) + corner)[call.valid].reshape(-1, 2)
-                inside = (places < size).all(1)  # not in the padding
+                inside = (places < labelled.size).all(1)  # not in the padding
                 found.setdefault(name, []).append(places[inside].astype(np.float32))
         return {name: np.concatenate(parts) for name, parts in found.items()}
 

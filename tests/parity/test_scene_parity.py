@@ -35,6 +35,8 @@ class ArrayScene:
 class StandIn:
     """FCtL's network reduced to one convolution per context."""
 
+    overview = None
+
     def __init__(self, manifest, weights, resize="pillow"):
         scales = manifest["multipliers"][: manifest["mode"] - 1]
         self.views = (view.View(), *(view.View(s, resize) for s in scales))

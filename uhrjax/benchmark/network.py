@@ -22,6 +22,7 @@ class PixelMethod:
 
     def __init__(self, method: base.Method):
         self.num_classes, self.views = method.num_classes, method.views
+        self.overview = method.overview
 
     def init(self) -> dict[str, Any]:
         """Returns random weights."""

@@ -49,6 +49,7 @@ class Method:
     loss_class: ClassVar[type[losses.SegmentationLoss]] = losses.SegmentationLoss
     torch_names: ClassVar[tuple[tuple[str, str], ...]] = ()
     views: ClassVar[tuple[view.View, ...]] = (view.View(),)
+    overview: ClassVar[tuple[int, int] | None] = None  # (height, width) it wants, px
     multiple: ClassVar[int] = 1  # image sides must be multiples of it, px
 
     def __init__(self, config: ml_collections.ConfigDict):
