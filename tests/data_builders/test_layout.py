@@ -131,6 +131,7 @@ class Watch:
     """A method that notes the views it is given, on the device."""
 
     num_classes = 2
+    overview = None
 
     def __init__(self, views, seen):
         self.views, self._seen = views, seen

@@ -1,4 +1,4 @@
-"""Decodes the PNG files that the builders write, at twice the speed of OpenCV.
+"""Decodes the PNG files that the builders write, several times as fast as OpenCV.
 
 Their rows are all filtered by "up" (each stored as its difference to the row above), so
 that pixels are the running sum of the inflated rows. Any other PNG goes to OpenCV.
@@ -13,15 +13,10 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-try:  # inflates twice as fast; where it has no wheel, the standard library's does
-    from isal import isal_zlib as inflater
-except ImportError:
-    inflater = zlib
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3}  # colour type -> grey, RGB
 UP = 2  # filter of a row
-CHUNKS = 8  # of OpenCV's 8 KB, inflated at a time
+CHUNKS = 16  # of OpenCV's 8 KB, inflated at a time
 GROUP = 16  # rows
 MOST_BYTES = 2**30  # of pixels; a header that claims more is left to OpenCV
 
@@ -35,7 +30,7 @@ def decode(stored: bytes) -> np.ndarray | None:
     try:
         pixels = _decode_ours(stored)
         return _decode_any(stored) if pixels is None else pixels
-    except (struct.error, ValueError, inflater.error, cv2.error):
+    except (struct.error, ValueError, zlib.error, cv2.error):
         return None
 
 
@@ -102,7 +97,7 @@ def _inflate(stored: bytes) -> Iterator[bytes]:
 
     The stream's checksum covers all of them; those of the chunks are not looked at.
     """
-    stream, parts, at, kind = inflater.decompressobj(), [], len(SIGNATURE), b""
+    stream, parts, at, kind = zlib.decompressobj(), [], len(SIGNATURE), b""
     while kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", stored, at)
         if kind == b"IDAT":

@@ -19,6 +19,7 @@ from uhrjax.data import png, prepared
 from uhrjax.tiling import window as windows
 
 CACHED_TILES = 512  # decoded tiles kept per reader: up to 100 MB
+CODED_RECORDS = 128  # whose other maps are kept per reader: up to 25 MB
 
 
 class SceneReader:
@@ -46,12 +47,14 @@ class SceneReader:
         self._lock = threading.Lock()
         self._tiles: collections.OrderedDict[tuple[str, int], np.ndarray]
         self._tiles = collections.OrderedDict()
+        self._coded: collections.OrderedDict[int, dict[str, bytes]]
+        self._coded = collections.OrderedDict()
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getstate__(self) -> dict[str, Any]:
-        skipped = ("_lock", "_tiles")
+        skipped = ("_lock", "_tiles", "_coded")
         return {k: v for k, v in self.__dict__.items() if k not in skipped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,12 +105,30 @@ class SceneReader:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
                 return self._tiles[key]
-        tile = decode_png(self._records[record][field])
+        tile = decode_png(self._take_coded(field, record))
         with self._lock:
             self._tiles[key] = tile
             while len(self._tiles) > self._cached_tiles:
                 self._tiles.popitem(last=False)
         return tile
+
+    def _take_coded(self, field: str, record: int) -> bytes:
+        """Returns one map of a stored tile, encoded.
+
+        The other maps of the record stay at hand: after the image of a window, its
+        label is read without reading any record again.
+        """
+        with self._lock:
+            coded = self._coded.pop(record, {})
+        if field not in coded:
+            coded = self._records[record]
+        found = coded.pop(field)
+        with self._lock:
+            if coded:
+                self._coded[record] = coded
+            while len(self._coded) > CODED_RECORDS:
+                self._coded.popitem(last=False)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +176,7 @@ class PatchSource:
             scene_size [2] int32; scene_id: str.
         """
         record = self._records[index]
-        views = [decode_png(record["views"][f"x{s}"]) for s in self.info.views]
+        views = [decode_png(record[f"views/x{s}"]) for s in self.info.views]
         return {
             "views": np.stack(views) if len(views) > 1 else views[0][None],
             "label": decode_png(record["label"]),
@@ -186,10 +207,37 @@ def decode_png(stored: bytes) -> np.ndarray:
     return pixels
 
 
+@dataclasses.dataclass(frozen=True)
+class StoredRecords:
+    """Random access to the records of one split, images left encoded.
+
+    TFDS hands out the bytes and their format; its own parser copies every image twice
+    more.
+    """
+
+    source: Any  # TFDS' source of the serialized records
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns {field: bytes or list of numbers}; nested fields as `views/x1`."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        example = tf_example_pb2.Example.FromString(self.source[index])
+        record = {}
+        for name, stored in example.features.feature.items():
+            if stored.HasField("bytes_list"):
+                record[name] = stored.bytes_list.value[0]
+            else:
+                record[name] = list(stored.int64_list.value)
+        return record
+
+
 def open_records(
     directory: str | os.PathLike, split: str, info: prepared.DataInfo
-) -> Any:
-    """Returns TFDS' random access source of one split, images left encoded."""
+) -> StoredRecords:
+    """Opens the records of one split of any layout."""
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
     if split not in info.scenes:
@@ -197,15 +245,8 @@ def open_records(
             f"{info.name} has no split {split!r}; it has: {', '.join(info.scenes)}"
         )
     builder = tfds.builder_from_directory(os.fspath(directory))
-    kept = tfds.decode.SkipDecoding()
-    coded = {"label": kept, **dict.fromkeys(info.extras, kept)}
-    if info.config == prepared.SCENES:
-        coded["image"] = kept
-    elif info.config.startswith("overview"):
-        coded = {"overview": kept}
-    else:
-        coded = {"label": kept, "views": {f"x{s}": kept for s in info.views}}
-    return builder.as_data_source(split, decoders=coded)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return StoredRecords(builder.as_data_source(split, deserialize_method=raw))
 
 
 def _touched(start: int, length: int, side: int) -> range:
