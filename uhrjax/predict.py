@@ -97,7 +97,7 @@ def make_engine(
         config: of the run.
         **changes: fields of `plan.Tiling` that differ.
     """
-    host_memory.return_large_arrays()
+    host_memory.return_freed_arrays()
     devices = jax.device_count()
     wanted = config.eval.batch_size or config.batch_size
     if not config.eval.batch_size and jax.default_backend() == "cpu":

@@ -20,6 +20,7 @@ import optax
 from uhrjax import (
     checkpoint,
     errors,
+    host_memory,
     initialize,
     optimizer,
     report,
@@ -59,6 +60,7 @@ def train(
             devices cannot share.
         errors.Diverged: the loss is no longer a number.
     """
+    host_memory.keep_freed_arrays()
     mesh = sharding.make_mesh()
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
     stream, samples = _open_stream(config, method, data)

@@ -14,7 +14,7 @@ import grain
 import ml_collections
 
 from uhrjax import config as config_lib
-from uhrjax import errors, methods, sources
+from uhrjax import errors, host_memory, methods, sources
 from uhrjax.benchmark import data_pass, data_table, timing
 from uhrjax.data import augment, dataset, pipeline, scenes
 from uhrjax.methods import base
@@ -49,6 +49,7 @@ def run(
         FileNotFoundError: no layout is prepared.
         errors.InputError: the config cannot be used.
     """
+    host_memory.keep_freed_arrays()  # as training does
     chosen = config_lib.from_command(spec, overrides)
     cores = _cores()
     threads = sorted(set(threads or (1, 2, cores)))
