@@ -12,9 +12,9 @@ Layout under --manual_dir (both archives as published, or what they unpack to):
 Split (`official`): the folders train and val. The labels of test are dummies; test is
 left out. Labels: the raw ids 0 to 33 become the 19 train ids; ids that have none are
 ignored.
-Pyramids: Foveation's five fields of view 512 to 1024 px, reduced by Pillow's rule (its
-`antialias`), on a grid of one patch. MagNet's crops of 256 x 128 px are not square: cut
-them from `scenes`.
+Pyramids: Foveation's five fields of view 512 to 1024 px, bilinear without antialiasing
+as in its code (write p for b to have them antialiased), on a grid of one patch;
+MagNet's crops of 128 x 256 px (height x width) and its scales by averaging.
 """
 
 from typing import ClassVar
@@ -66,7 +66,10 @@ class Cityscapes(published.Published):
     counts: ClassVar = {"official": {"train": 2975, "val": 500}}
     default_tile = 512
     default_stride = 512
-    pyramids: ClassVar = {"foveation": ("patches_512_512_v1-p640px-p768px-p896px-p2",)}
+    pyramids: ClassVar = {
+        "foveation": ("patches_512_512_v1-b640px-b768px-b896px-b2",),
+        "magnet": ("patches_128x256_128x256_v1-2-4-8", "overview_128x256"),
+    }
 
     def make_table(self) -> labels.ClassTable:
         raw, names, colours = zip(*CLASSES, strict=True)

@@ -47,6 +47,21 @@ def draw_scene(reader: scenes.SceneReader, index: int, *, split: str) -> np.ndar
     )
 
 
+def draw_overview(
+    reader: overview.OverviewReader, index: int, *, split: str
+) -> np.ndarray:
+    """Draws the overview of one scene and its labels beside it, see `draw_scene`."""
+    scene = reader.scenes[index]
+    image, label = reader.read(scene.id), reader.read_label(scene.id)
+    height, width = label.shape
+    coloured = palette(reader.info)[label]
+    size = f"{scene.width} x {scene.height} px, as {width} x {height}"
+    return beside(
+        titled(f"{split}  {scene.id}", _fit(image, how=cv2.INTER_AREA)),
+        titled(size, _fit(coloured, how=cv2.INTER_NEAREST)),
+    )
+
+
 def draw_patch(patch: dict[str, np.ndarray], info: prepared.DataInfo) -> np.ndarray:
     """Draws all views of one patch, its label, and the overview if it has one.
 
@@ -59,7 +74,7 @@ def draw_patch(patch: dict[str, np.ndarray], info: prepared.DataInfo) -> np.ndar
     """
     top, left = (int(n) for n in patch["position"])
     pictures = {
-        f"view {word}, {info.tile} px": view
+        f"view {word}, {prepared.side_word(info.tile)} px": view
         for word, view in zip(info.views, patch["views"], strict=True)
     }
     if "overview" in patch:

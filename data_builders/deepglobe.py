@@ -17,10 +17,11 @@ Labels: RGB colours, channels taken at 128, as the data set says. Unknown is ign
 and labels 0 to 5 are the classes (Foveation); with --unknown=class it is class 0 and
 the others are 1 to 6: trained, and in the confusion matrix, as by GLNet, FCtL and
 MagNet, whose mIoU is the mean over 1 to 6.
-Pyramids: FCtL's best contexts 508 / 1524 / whole image; other sizes of its Table 4 by
-name (508, 1016, whole: patches_508_388_v1-p2,overview_508x508). 388 px is the step of
-its grid on 2448 px. Foveation's five fields of view 500 to 2448 px, reduced by Pillow's
-rule (its `antialias`), on a grid of one patch; MagNet's scales by averaging.
+Pyramids: FCtL's best contexts 508 / 1524 / whole image on its even grid (36 patches,
+388 px apart); other sizes of its Table 4 by name (508, 1016, whole:
+patches_508_458_even_v1-p2,overview_508x508). Foveation's five fields of view 500 to
+2448 px, bilinear without antialiasing as in its code (write p for b to have them
+antialiased), on a grid of one patch; MagNet's scales by averaging.
 Not verified on the download: name of the folder in the archive.
 """
 
@@ -62,9 +63,9 @@ class DeepGlobe(published.Published):
     default_tile = 508
     default_stride = 388
     pyramids: ClassVar = {
-        "fctl": ("patches_508_388_v1-p3", "overview_508x508"),
-        "glnet": ("patches_508_388", "overview_508x508"),
-        "foveation": ("patches_500_500_v1-p2-p3-p4-p2448px",),
+        "fctl": ("patches_508_458_even_v1-p3", "overview_508x508"),
+        "glnet": ("patches_508_458_even", "overview_508x508"),
+        "foveation": ("patches_500_500_v1-b2-b3-b4-b2448px",),
         "magnet": ("patches_612_612_v1-2-4", "overview_508x508"),
     }
 

@@ -170,14 +170,16 @@ def _patch(
     """Returns the record of one patch."""
     label = pixels.label(window)
     if grid.resizes(scene):
-        side = (grid.tile, grid.tile)
+        size = windows.sides(grid.tile)[::-1]  # OpenCV's (width, height)
         stretched = cv2.resize(
-            pixels.image(window), side, interpolation=cv2.INTER_CUBIC
+            pixels.image(window), size, interpolation=cv2.INTER_CUBIC
         )
-        label = cv2.resize(label, side, interpolation=cv2.INTER_NEAREST)
+        label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
         cropped = stretched[None]
     else:
-        cropped = view_lib.cut_views(pixels.image, window, grid.views)
+        cropped = view_lib.cut_views(
+            pixels.image, window, grid.views, scene_size=(scene.height, scene.width)
+        )
     return {
         "views": {
             f"x{word}": encode_png(view)
@@ -195,8 +197,12 @@ def _overview(
 ) -> dict[str, Any]:
     """Returns the record of a scene made small."""
     place = prepared.SceneInfo(scene.id, scene.height, scene.width)
-    small = overview.make(pixels.image, place, height=wanted.height, width=wanted.width)
-    return {"overview": encode_png(small), "scene_id": scene.id}
+    size = {"height": wanted.height, "width": wanted.width}
+    return {
+        "overview": encode_png(overview.make(pixels.image, place, **size)),
+        "label": encode_png(overview.make_label(pixels.label, place, **size)),
+        "scene_id": scene.id,
+    }
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -1,7 +1,8 @@
 """Files of a download: in folders, and in zip and tar archives as they were published.
 
 An archive counts as a folder of its name. Nothing is unpacked: a member is copied into
-a temporary file while its scene is read, one scene at a time.
+a temporary file while its scene is read, one scene at a time. Archives within archives
+are not read; what is missing for that reason is explained.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 
 from uhrjax import errors
 
+ARCHIVES = (".zip", ".tar")
 OTHER_ARCHIVES = (".7z", ".001", ".rar", ".gz", ".tgz", ".bz2", ".xz")
 ZIP_LOCAL_HEADER = 30  # bytes, before the name
 
@@ -92,17 +94,27 @@ def list_files(root: pathlib.Path) -> list[Entry]:
             place = path.relative_to(root).as_posix()
             if _is_hidden(name):
                 continue
-            if name.lower().endswith((".zip", ".tar")):
+            if name.lower().endswith(ARCHIVES):
                 found += _list_archive(path, f"{place}/")
             else:
                 found.append(Entry(place, path))
     return found
 
 
-def find_packed(root: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the archives of a folder that must be unpacked first."""
+def find_packed(root: pathlib.Path) -> list[str]:
+    """Returns the names of the archives of a folder that must be unpacked first."""
     paths = [root] if root.is_file() else root.rglob("*")
-    return sorted(p for p in paths if p.suffix.lower() in OTHER_ARCHIVES)
+    return sorted(p.name for p in paths if p.suffix.lower() in OTHER_ARCHIVES)
+
+
+def find_nested(entries: list[Entry]) -> list[str]:
+    """Returns the archives within archives; the outer ones must be unpacked first."""
+    packed = ARCHIVES + OTHER_ARCHIVES
+    return [
+        str(entry.file)
+        for entry in entries
+        if isinstance(entry.file, Member) and entry.file.place.suffix.lower() in packed
+    ]
 
 
 @contextlib.contextmanager

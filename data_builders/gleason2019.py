@@ -20,10 +20,12 @@ whole core (6 s for four raters on one CPU core); pixels that it leaves undecide
 ignored. --fusion=majority: the class of most raters; ties are ignored.
 Crops: the central 4400 x 4400 px of a core, which Foveation's largest field of view
 needs (its text says 2448); a smaller core is kept whole. --crop=none: whole cores.
-Pyramid: Foveation's five fields of view 1100 to 4400 px, reduced by Pillow's rule.
-Not verified on the download: the names of the archives, and where all of the 268 cores
-of the lists lie; the training part is usually said to have 244. --partial=yes takes
-what is there.
+Pyramid: Foveation's five fields of view 1100 to 4400 px, bilinear without antialiasing
+as in its code; write p for b to have them antialiased.
+The lists name 268 cores (238 / 30); the public training part is usually said to have
+244. Exactly 244 of the listed cores are accepted, too, and a note says so: the split
+hash tells such figures from those on 268. --partial=yes takes what is there.
+Not verified on the download: the names of the archives, and which cores they lack.
 """
 
 from __future__ import annotations
@@ -98,6 +100,10 @@ class Gleason2019(published.Published):
     image_name = "{id}.jpg"
     mask_name = "Maps*/{id}_classimg_nonconvex.png"
     counts: ClassVar = {"foveation": {"train": 238, "val": 30}}
+    smaller: ClassVar = {
+        244: "244 of the 268 cores of Foveation's lists are there, as many as the "
+        "public training part has: figures on them are not those of the paper"
+    }
     choices: ClassVar = {
         "mapping": tuple(MAPPINGS),
         "fusion": ("staple", "majority"),
@@ -106,7 +112,7 @@ class Gleason2019(published.Published):
     default_tile = 1100
     default_stride = 1100
     pyramids: ClassVar = {
-        "foveation": ("patches_1100_1100_v1-p2000px-p2900px-p3800px-p4",),
+        "foveation": ("patches_1100_1100_v1-b2000px-b2900px-b3800px-b4",),
         "magnet": ("patches_625_625_v1-2-4-8", "overview_625x625"),
     }
 

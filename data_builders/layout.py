@@ -3,7 +3,9 @@
 - `scenes`: whole scenes as lossless tiles;
 - `patches_<tile>_<stride>[_even][_v<views>]`: a patch pyramid on a grid;
 - `overview_<height>x<width>`: every scene made small, once, by Pillow's rule.
-Views are named in `uhrjax/data/prepared.py`: 2 (mean of 2 x 2), p3 and p762px (Pillow).
+Views are named in `uhrjax/data/prepared.py`: 2 (mean of 2 x 2), p3 and p762px (Pillow),
+b2 (bilinear, no antialiasing), p3s (moved inside the scene), p3r (mirrored). Patches
+that are not square are named by height and width: patches_128x256_128x256.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from uhrjax.tiling import window as windows
 # Side in px of the tiles in which whole scenes are stored. Random windows of 512 px are
 # read 1.6 times as fast as from tiles of 512 px, at the same size on disk.
 STORED_TILE = 256
-PATCHES = re.compile(r"patches_(\d+)_(\d+)(_even)?(?:_v([^_]+))?")
+PATCHES = re.compile(r"patches_(\d+(?:x\d+)?)_(\d+(?:x\d+)?)(_even)?(?:_v([^_]+))?")
 OVERVIEW = re.compile(r"overview_(\d+)x(\d+)")
 
 
@@ -42,8 +44,8 @@ class Tiles:
 class PatchGrid:
     """The grid of a patch pyramid."""
 
-    tile: int  # px
-    stride: int  # px
+    tile: windows.Side  # px
+    stride: windows.Side  # px
     views: tuple[view_lib.View, ...] = (view_lib.View(),)  # smallest field first
     spacing: str = "shifted"  # or "even": of `windows.GRIDS`
     small: str = "pad"
@@ -64,18 +66,20 @@ class PatchGrid:
         """Returns the windows of a scene in reading order."""
         if self.resizes(scene):
             return [windows.Window(0, 0, scene.height, scene.width)]
-        plan = windows.GRIDS[self.spacing]
-        tops = plan(scene.height, tile=self.tile, stride=self.stride)
-        lefts = plan(scene.width, tile=self.tile, stride=self.stride)
-        return [
-            windows.Window(top, left, self.tile, self.tile)
-            for top in tops
-            for left in lefts
-        ]
+        return windows.plan_windows(
+            scene.height,
+            scene.width,
+            tile=self.tile,
+            stride=self.stride,
+            spacing=self.spacing,
+        )
 
     def resizes(self, scene: base.RawScene) -> bool:
         """Says whether a scene is stretched to one patch instead of being cut."""
-        return self.small == "resize" and min(scene.height, scene.width) <= self.tile
+        height, width = windows.sides(self.tile)
+        return self.small == "resize" and (
+            scene.height <= height or scene.width <= width
+        )
 
     def count(self, scene: base.RawScene) -> int:
         """Returns the number of records of a scene."""
@@ -92,7 +96,7 @@ class Overview:
     @property
     def config(self) -> str:
         """The name of the layout."""
-        return f"overview_{self.height}x{self.width}"
+        return prepared.overview_config(height=self.height, width=self.width)
 
     def count(self, scene: base.RawScene) -> int:
         """Returns the number of records of a scene."""
@@ -159,8 +163,8 @@ def _parse(builder: base.Builder, name: str) -> Layout:
         tile, stride, even, words = found.groups()
         return _check_grid(
             builder,
-            int(tile),
-            int(stride),
+            prepared.parse_side(tile),
+            prepared.parse_side(stride),
             words.split("-") if words else (1,),
             "even" if even else "shifted",
         )
@@ -184,18 +188,20 @@ def _plain_grid(
 
 def _check_grid(
     builder: base.Builder,
-    tile: int,
-    stride: int,
+    tile: windows.Side,
+    stride: windows.Side,
     words: Sequence[prepared.ViewName],
     spacing: str,
 ) -> PatchGrid:
-    if tile < 1:
-        raise errors.InputError(f"patches of {tile} px; use --tile >= 1")
-    if not 0 < stride <= tile:
-        raise errors.InputError(
-            f"patches of {tile} px at a stride of {stride} px leave gaps; use "
-            f"1 <= stride <= {tile}"
-        )
+    size, steps = prepared.side_word(tile), prepared.side_word(stride)
+    for side, step in zip(windows.sides(tile), windows.sides(stride), strict=True):
+        if side < 1:
+            raise errors.InputError(f"patches of {size} px; use --tile >= 1")
+        if not 0 < step <= side:
+            raise errors.InputError(
+                f"patches of {size} px at a stride of {steps} px leave gaps; use "
+                f"1 <= stride <= {side}"
+            )
     views = tuple(prepared.parse_view(word, tile=tile) for word in words)
     scales = [view.scale for view in views]
     if not scales or scales != sorted(set(scales)):

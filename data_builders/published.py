@@ -42,6 +42,7 @@ class Published(base.Builder):
     image_name: ClassVar[str]  # with {id}, for messages
     mask_name: ClassVar[str]
     counts: ClassVar[dict[str, dict[str, int]]]  # scenes by protocol and split
+    smaller: ClassVar[dict[int, str]] = {}  # scenes in all that will do -> why
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}  # further options, default first
     skipped: ClassVar[frozenset[str]] = frozenset()  # ids that are left out
     skipped_places: ClassVar[str] = ""  # files with this in their place are not used
@@ -62,6 +63,8 @@ class Published(base.Builder):
             self.source += f", protocol {self.protocol}"
         self.table = self.make_table()
         self._notes: list[str] = []
+        self._shortage = ""
+        self._packed: list[str] = []  # archives within archives
 
     def make_table(self) -> labels.ClassTable:
         """Returns the class table of the options chosen."""
@@ -113,6 +116,7 @@ class Published(base.Builder):
 
     def scenes(self) -> dict[str, list[base.RawScene]]:
         entries = files.list_files(self._check_root())
+        self._packed = files.find_nested(entries)
         if skipped := self.skipped_places:
             entries = [entry for entry in entries if skipped not in entry.place]
         problems: list[str] = []
@@ -137,6 +141,8 @@ class Published(base.Builder):
     def checked(self) -> str:
         if self._is_partial:
             return f"only a part of {self.name}: --partial=yes"
+        if self._shortage:
+            return self._shortage
         split = f"protocol {self.protocol!r}" if self.protocol else "published splits"
         return f"all scenes of the {split} are there, and no others"
 
@@ -177,10 +183,13 @@ class Published(base.Builder):
         )
 
     def _say_nothing_found(self) -> str:
-        packed = [path.name for path in files.find_packed(self._root)]
-        hint = f" (unpack {', '.join(packed[:5])} first)" if packed else ""
+        self._packed += files.find_packed(self._root)
+        hint = f" (unpack {self._list_packed()} first)" if self._packed else ""
         wanted = self.image_name.format(id="ID")
         return f"no file like {wanted} in {self._root}{hint}. {self.instructions()}"
+
+    def _list_packed(self) -> str:
+        return ", ".join(self._packed[:5]) + " ..." * (len(self._packed) > 5)
 
     def _match(
         self, pattern: str, entries: list[files.Entry], problems: list[str]
@@ -214,7 +223,16 @@ class Published(base.Builder):
             if extra:
                 self._notes.append(f"in no split and left out: {', '.join(extra)}")
             return {split: keys for split, keys in here.items() if keys}
-        problems = wrong + self._list_missing(images, masks, wanted)
+        missing = self._list_missing(images, masks, wanted)
+        found = sum(map(len, here.values()))
+        if found in self.smaller and missing:
+            self._shortage = f"{self.smaller[found]} ({'; '.join(wrong)})"
+            self._notes.append(self._shortage)
+            wrong, missing = [], []
+        problems = wrong + missing
+        if problems and self._packed:
+            said = f"{self._list_packed()}: not read, an archive within an archive"
+            problems.insert(0, f"{said}; unpack the outer one")
         problems += [f"{name}: in no split of {self.full_name}" for name in extra]
         if problems:
             raise errors.InputError(

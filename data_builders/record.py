@@ -110,7 +110,9 @@ def _features(info: prepared.DataInfo) -> Any:
         return tfds.features.FeaturesDict({"image": rgb, **maps})
     if info.config.startswith("overview"):
         text = tfds.features.Text()
-        return tfds.features.FeaturesDict({"overview": rgb, "scene_id": text})
+        return tfds.features.FeaturesDict(
+            {"overview": rgb, "label": grey, "scene_id": text}
+        )
     pair = tfds.features.Tensor(shape=(2,), dtype=np.int32)
     return tfds.features.FeaturesDict(
         {

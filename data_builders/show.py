@@ -1,7 +1,8 @@
 """Shows a prepared data set: `python -m data_builders.show NAME [flags]`.
 
 Writes a contact sheet: scenes with their labels in the class colours, the class
-histogram, and one patch with all its views. NAME is what `prepare` printed
+histogram, and one patch with all its views and its overview. Where whole scenes are not
+prepared, their overviews are shown. NAME is what `prepare` printed
 (`synthetic/objects_tiny`), or its first words where only one data set has them.
 """
 
@@ -52,18 +53,29 @@ def show(
         raise errors.InputError(f"--count={count}: show 1 scene or more")
     root = pathlib.Path(data_dir or prepared.default_data_dir()).expanduser()
     home = root / _find_name(root, name)
-    reader_dir = prepared.locate(root, home.relative_to(root).as_posix(), "scenes")
-    info = prepared.read_info(reader_dir)
+    info = prepared.read_info(next(iter(_configs(home).values())))
     split = split or next(iter(info.scenes))
-    reader = scenes.open_scenes(reader_dir, split)
-    indices = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(int))
-    drawn = [contact_sheet.draw_scene(reader, int(i), split=split) for i in indices]
+    drawn = _draw_scenes(home, split, count)
     half = -(-len(drawn) // 2)  # two columns of scenes
     columns = [contact_sheet.below(*each) for each in (drawn[:half], drawn[half:])
                if each]  # fmt: skip
     sheet = contact_sheet.beside(*columns, contact_sheet.draw_legend(info, split))
     sheet = contact_sheet.below(sheet, _draw_patch(home, split, patches))
     return contact_sheet.framed(sheet)
+
+
+def _draw_scenes(home: pathlib.Path, split: str, count: int) -> list[np.ndarray]:
+    """Draws some scenes of a split; none if only patches are prepared."""
+    if found := _configs(home, prepared.SCENES):
+        reader = scenes.open_scenes(found[prepared.SCENES], split)
+        draw = contact_sheet.draw_scene
+    elif found := _configs(home, "overview_"):
+        reader = overview.open_overviews(next(iter(found.values())), split)
+        draw = contact_sheet.draw_overview
+    else:
+        return []
+    indices = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(int))
+    return [draw(reader, int(i), split=split) for i in indices]
 
 
 def _find_name(root: pathlib.Path, name: str) -> str:
@@ -91,7 +103,7 @@ def _find_name(root: pathlib.Path, name: str) -> str:
 
 def _draw_patch(home: pathlib.Path, split: str, config: str | None) -> np.ndarray:
     """Draws the patch with the most classes of some, or says that there is none."""
-    found = _configs(home, "patches")
+    found = _configs(home, "patches_")
     if config and config not in found:
         raise errors.InputError(
             f"--patches={config}: {home.name} is not prepared as that; it is as "
@@ -104,16 +116,16 @@ def _draw_patch(home: pathlib.Path, split: str, config: str | None) -> np.ndarra
     spread = np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)
     patches = (source[int(index)] for index in np.unique(spread))
     patch: dict[str, Any] = max(patches, key=lambda p: len(np.unique(p["label"])))
-    small = next(iter(_configs(home, "overview").values()), None)
+    small = next(iter(_configs(home, "overview_").values()), None)
     if small is not None:
         made = overview.open_overviews(small, split)
         patch["overview"] = made.read(patch["scene_id"])
     return contact_sheet.draw_patch(patch, source.info)
 
 
-def _configs(home: pathlib.Path, kind: str) -> dict[str, pathlib.Path]:
-    """Returns the folders of the prepared layouts of a kind."""
-    folders = sorted(home.glob(f"{kind}_*/{prepared.VERSION}"))
+def _configs(home: pathlib.Path, start: str = "") -> dict[str, pathlib.Path]:
+    """Returns the folders of the prepared layouts whose names start so."""
+    folders = sorted(home.glob(f"{start}*/{prepared.VERSION}"))
     return {each.parent.name: each for each in folders if prepared.is_prepared(each)}
 
 

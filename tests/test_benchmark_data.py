@@ -93,7 +93,7 @@ def test_a_layout_that_is_not_prepared_is_named_with_its_command(
         command.main([*given, f"--config.data.name={name}", "--config.stride=16"])
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if "no patches" in line)
-    assert "--tile=32 --stride=16" in line and "scenes: one thread" in printed
+    assert "--configs=patches_32_16" in line and "scenes: one thread" in printed
 
 
 @pytest.mark.parametrize(

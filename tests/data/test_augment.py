@@ -69,18 +69,6 @@ def test_blur_in_strips_equals_the_blur_of_the_whole(side, sigma):
     np.testing.assert_array_equal(augment._blur(view, sigma, in_place=True), expected)
 
 
-@pytest.mark.parametrize("turns", range(4))
-@pytest.mark.parametrize("across", [False, True])
-@pytest.mark.parametrize("down", [False, True])
-def test_turn_flips_first_and_leaves_its_input(across, down, turns):
-    label = sample()["label"]
-    expected = label[:, ::-1] if across else label
-    expected = expected[::-1] if down else expected
-    turned = augment._turn(label, across, down, turns)
-    np.testing.assert_array_equal(turned, np.rot90(expected, turns))
-    np.testing.assert_array_equal(label, sample()["label"])
-
-
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_the_sample_that_came_in_stays_as_it_was(flip):
     before = sample(views=2)
@@ -100,3 +88,66 @@ def test_scaling_several_views_says_why_not():
         augment.Augment(tile=8, scale=(0.5, 2.0))(
             sample(views=2), np.random.default_rng(0)
         )
+
+
+def test_overview_coarse_and_place_follow_the_turn_of_the_whole_scene():
+    scene = np.random.default_rng(0).integers(0, 200, (16, 16), np.uint8)
+    given = {
+        "views": np.stack([scene[2:10, 5:13]] * 3, -1)[None],
+        "label": scene[2:10, 5:13],
+        "overview": np.stack([scene] * 3, -1),
+        "coarse": scene[2:10, 5:13],
+        "position": np.array([2, 5], np.int32),
+        "scene_size": np.array([16, 16], np.int32),
+    }
+    change = augment.Augment(tile=8, hflip=0.5, vflip=0.5, rotate90=0.5)
+    places = set()
+    for seed in range(60):
+        after = change(given, np.random.default_rng(seed))
+        top, left = after["position"].tolist()
+        whole = after["overview"][..., 0]
+        np.testing.assert_array_equal(
+            whole[top : top + 8, left : left + 8], after["label"]
+        )
+        np.testing.assert_array_equal(after["coarse"], after["label"])
+        places.add((top, left))
+    assert len(places) == 8
+
+
+def test_all_patches_of_a_scene_change_alike_by_generators_of_one_seed():
+    change = augment.Augment(
+        tile=8, hflip=0.5, vflip=0.5, rotate90=True, blur=(0.1, 1.0)
+    )
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (1, 8, 8, 3), np.uint8)
+    one = {"views": image, "label": image[0, ..., 0]}
+    two = {"views": np.repeat(image, 3, 0), "label": image[0, ..., 1]}
+    for seed in range(10):
+        first, second = (change(s, np.random.default_rng(seed)) for s in (one, two))
+        np.testing.assert_array_equal(first["views"][0], second["views"][2])
+
+
+@pytest.mark.parametrize(("rotate", "share"), [(0.0, 0.0), (0.5, 0.5), (True, 0.75)])
+def test_the_probability_of_a_turn_is_the_one_asked_for(rotate, share):
+    change, rng = augment.Augment(tile=8, rotate90=rotate), np.random.default_rng(0)
+    turns = np.bincount([change.draw_turn(rng).turns for _ in range(4000)], minlength=4)
+    np.testing.assert_allclose(turns[1:] / 4000, share / 3, atol=0.02)
+
+
+def test_scaling_with_an_overview_says_why_not():
+    given = {**sample(), "overview": np.zeros((4, 4, 3), np.uint8)}
+    with pytest.raises(errors.InputError, match="without overview"):
+        augment.Augment(tile=8, scale=(0.5, 2.0))(given, np.random.default_rng(0))
+
+
+def test_turns_of_patches_that_are_not_square_say_what_to_set():
+    with pytest.raises(errors.InputError, match="rotate90"):
+        augment.Augment(tile=(4, 8), rotate90=True)
+    after = augment.Augment(tile=(4, 8), hflip=1.0)(
+        {
+            "views": np.zeros((1, 4, 8, 3), np.uint8),
+            "label": np.zeros((4, 8), np.uint8),
+        },
+        np.random.default_rng(0),
+    )
+    assert after["views"].shape == (1, 4, 8, 3)

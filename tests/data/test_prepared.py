@@ -48,12 +48,12 @@ def test_patches_are_named_by_tile_stride_and_views():
         (
             "synthetic/objects_tiny",
             "patches_64_32",
-            "synthetic --subset=objects_tiny --configs=patches --tile=64 --stride=32",
+            "synthetic --subset=objects_tiny --configs=patches_64_32",
         ),
         (
             "folder/x-12345678",
             "patches_64_32_v1-2",
-            "folder --dir=PATH --configs=patches --tile=64 --stride=32 --views=1,2",
+            "folder --dir=PATH --configs=patches_64_32_v1-2",
         ),
     ],
 )
@@ -62,6 +62,13 @@ def test_absent_data_gives_the_command_to_run(tmp_path, name, config, command):
         prepared.locate(tmp_path, name, config)
     expected = f"python -m data_builders.prepare {command} --data_dir={tmp_path}"
     assert expected in str(caught.value)
+
+
+def test_one_command_prepares_all_that_is_missing(tmp_path):
+    wanted = ("scenes", "patches_508_388_v1-p3", "overview_508x508")
+    with pytest.raises(FileNotFoundError) as caught:
+        prepared.locate_all(tmp_path, "deepglobe/glnet", *wanted)
+    assert f"--configs={','.join(wanted)} --data_dir" in str(caught.value)
 
 
 def test_a_damaged_description_says_to_prepare_again(tmp_path):

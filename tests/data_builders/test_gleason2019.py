@@ -123,3 +123,21 @@ def test_without_simpleitk_one_reads_what_to_do(raters, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(errors.InputError, match=r"uhrjax\[staple\].*--fusion=majority"):
         run(raters[0], tmp_path / "data", fusion="staple")
+
+
+def test_as_many_cores_as_are_public_will_do_with_a_note(raters, tmp_path, monkeypatch):
+    root, _ = raters
+    monkeypatch.setattr(gleason2019.Gleason2019, "smaller", {2: "as public"})
+    info = run(root, tmp_path / "data", partial="no")
+    assert info.name == "gleason2019/foveation-fusion_majority"
+    said = "as public (split train has 1 scenes of 238; split val has 1 scenes of 30)"
+    assert said in info.notes
+    builder = prepare.make_builder("gleason2019", {"manual_dir": str(root)})
+    builder.scenes()
+    assert builder.checked() == said
+
+
+def test_another_number_of_cores_names_what_is_missing(raters, tmp_path):
+    with pytest.raises(errors.InputError, match="split train has 1 scenes of 238"):
+        run(raters[0], tmp_path / "data", partial="no")
+    assert list(gleason2019.Gleason2019.smaller) == [244]

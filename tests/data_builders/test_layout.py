@@ -1,5 +1,6 @@
 """Patch pyramids and overviews: their names, and their pixels on all three paths."""
 
+import dataclasses
 import itertools
 
 import folder_layout
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_builders import encode, layout, prepare
+from data_builders import encode, layout, prepare, show
 from uhrjax import errors, inference
-from uhrjax.data import overview, pipeline, prepared, scenes
+from uhrjax.data import dataset, overview, pipeline, prepared, scenes
 from uhrjax.tiling import plan, view
 from uhrjax.tiling import window as windows
 
@@ -82,7 +83,7 @@ def test_a_layout_that_cannot_be_made_says_why(config, said):
 
 
 def test_views_have_one_name_each():
-    for word in (1, 2, 7, "p2", "p3", "p762px"):
+    for word in (1, 2, 7, "p2", "p3", "p762px", "b2", "b762px", "2s", "p3s", "b762pxr"):
         assert prepared.view_word(prepared.parse_view(word, tile=508), tile=508) == word
     assert prepared.parse_view("p1016px", tile=508) == view.View(2, "pillow")
     mixed = (view.View(), view.View(1.5, "pillow"), view.View(3, "pillow"))
@@ -91,9 +92,56 @@ def test_views_have_one_name_each():
     assert name != prepared.patches_config(tile=508, stride=388, views=(1, 2, 3))
 
 
+def test_patches_that_are_not_square_are_named_by_height_and_width(tmp_path):
+    config = "patches_4x8_4x6_v1-2-b4"
+    given = {"tile": None, "stride": None, "views": (1,)}
+    (grid,) = layout.choose(builder_of("folder"), [config], **given)
+    assert (grid.tile, grid.stride, grid.config) == ((4, 8), (4, 6), config)
+    with pytest.raises(errors.InputError, match="whole scales only"):
+        layout.choose(builder_of("folder"), ["patches_4x8_4x8_v1-p12px"], **given)
+    folder_layout.write_folder(tmp_path / "raw", [(10, 20), (4, 8)])
+    info = prepare.prepare(
+        "folder", data_dir=tmp_path / "data", dir=tmp_path / "raw", train="s0",
+        val="s1", configs=("scenes", config, "overview_4x8"),
+    )  # fmt: skip
+    folder = prepared.locate(tmp_path / "data", info.name, config)
+    source = scenes.open_patches(folder, "train")
+    assert (source.info.tile, source.info.stride) == ((4, 8), (4, 6))
+    assert len(source) == 3 * 3 and source[0]["views"].shape == (3, 4, 8, 3)
+    found = dataset.open_dataset(
+        tmp_path / "data", info.name, tile=(4, 8), stride=(4, 6), patches=True,
+        views=grid.views, overview=(4, 8),
+    )  # fmt: skip
+    stored = found.open_grid("train", views=grid.views)
+    cut = dataclasses.replace(found, patches_dir=None).open_grid(
+        "train", views=grid.views
+    )
+    assert stored.count(0) == cut.count(0) == 9
+    for k in range(9):
+        one, two = stored.read(0, k), cut.read(0, k)
+        for key in one:
+            np.testing.assert_array_equal(one[key], two[key])
+
+
+def test_overviews_of_an_earlier_version_say_to_prepare_again(made, monkeypatch):
+    data, info = made
+    folder = prepared.locate(data, info.name, "overview_7x9")
+    reader = overview.open_overviews(folder, "train")
+    real = type(reader._records).__getitem__
+    monkeypatch.setattr(
+        type(reader._records),
+        "__getitem__",
+        lambda self, i: {k: v for k, v in real(self, i).items() if k != "label"},
+    )
+    reader.read("s0")
+    with pytest.raises(errors.InputError, match=r"without labels.*--overwrite"):
+        reader.read_label("s0")
+
+
 def test_absent_pyramids_give_the_command_to_run(tmp_path):
     for config in (
         "patches_508_458_even_v1-p2",
+        "patches_128x256_128x256_v1-2",
         "overview_508x508",
         "patches_8_4_v1-p2",
     ):
@@ -103,7 +151,13 @@ def test_absent_pyramids_give_the_command_to_run(tmp_path):
         assert flags in str(caught.value)
 
 
-CONFIGS = ("scenes", "patches_8_6_even_v1-p2-p20px", "patches_8_5_v1-3", "overview_7x9")
+CONFIGS = (
+    "scenes",
+    "patches_8_6_even_v1-p2-p20px",
+    "patches_8_5_v1-3",
+    "overview_7x9",
+    "patches_8_8_v1-b12px-2s-b3r",
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +186,7 @@ class Watch:
 
     num_classes = 2
     overview = None
+    reads_labels = False
 
     def __init__(self, views, seen):
         self.views, self._seen = views, seen
@@ -155,7 +210,7 @@ def test_a_patch_is_the_same_in_builder_loader_and_prediction(made, config):
     batches = pipeline.train_batches(
         pipeline.patch_dataset(source, seed=0),
         transform=lambda sample, rng: sample,
-        targets=lambda label: {},
+        targets=lambda label, rng: {},
         batch_size=len(source),
     )
     batch = next(batches)  # every patch once
@@ -246,5 +301,21 @@ def test_aliases_are_prepared_by_their_methods_name(tmp_path, capsys):
     flags += ["--configs=scenes,patches_glnet", "--partial=yes", "--workers=1"]
     assert prepare.main(["deepglobe", *flags]) == 0
     said = capsys.readouterr().out
-    for config in ("scenes: tiles", "patches_508_388: patches", "overview_508x508:"):
+    for config in (
+        "scenes: tiles",
+        "patches_508_458_even: patches",
+        "overview_508x508:",
+    ):
         assert config in said
+
+
+def test_fctl_prepares_patches_and_overviews_and_shows_them(tmp_path):
+    miniature.write("deepglobe", tmp_path / "raw", protocol="glnet", side=(20, 24))
+    for path in sorted((tmp_path / "raw/land-train").iterdir())[6:]:
+        path.unlink()
+    flags = [f"--manual_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / 'data'}"]
+    flags += ["--configs=patches_fctl,overview_508x508", "--partial=yes", "--workers=1"]
+    assert prepare.main(["deepglobe", *flags]) == 0
+    path = tmp_path / "sheet.png"
+    flags = [f"--data_dir={tmp_path / 'data'}", f"--output={path}"]
+    assert show.main(["deepglobe", *flags]) == 0 and path.is_file()

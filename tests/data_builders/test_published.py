@@ -219,6 +219,24 @@ def test_half_an_archive_is_one_sentence(tmp_path, capsys):
     assert "gtFine.zip: no folder, zip or tar file, or only a part of one" in said
 
 
+def test_an_archive_within_an_archive_is_named(tmp_path, capsys):
+    miniature.write("cityscapes", tmp_path / "raw/all")
+    for folder in ("gtFine", "leftImg8bit"):
+        inner = tmp_path / "raw/all" / folder
+        shutil.make_archive(str(inner), "zip", inner.parent, folder)
+        shutil.rmtree(inner)
+        said = refused_nested(tmp_path, capsys)
+        assert "all.zip/gtFine.zip" in said and "unpack" in said
+
+
+def refused_nested(tmp_path, capsys):
+    """Returns what is said of the folder `all` as one archive."""
+    shutil.make_archive(str(tmp_path / "packed/all"), "zip", tmp_path / "raw/all")
+    flags = [f"--manual_dir={tmp_path / 'packed'}", f"--data_dir={tmp_path / 'data'}"]
+    assert prepare.main(["cityscapes", *flags]) == 2
+    return capsys.readouterr().err
+
+
 def test_a_damaged_member_of_an_archive_is_named(tmp_path, capsys):
     miniature.write("cityscapes", tmp_path / "raw", protocol="official", packed=True)
     path = tmp_path / "raw" / "gtFine.zip"

@@ -7,7 +7,7 @@ import pytest
 
 from data_builders import contact_sheet, prepare, show
 from uhrjax import errors
-from uhrjax.data import prepared, scenes
+from uhrjax.data import overview, prepared, scenes
 from uhrjax.tiling import window as windows
 
 SIZES = [(70, 40), (30, 90), (33, 33), (1, 1), (64, 64)]
@@ -110,6 +110,31 @@ def test_patches_that_are_not_prepared_are_no_obstacle(tmp_path):
         "folder", data_dir=tmp_path, dir=tmp_path / "raw", configs=("scenes",)
     )
     assert show.show("folder", data_dir=tmp_path).ndim == 3
+
+
+def test_overviews_stand_for_scenes_that_are_not_prepared(tmp_path):
+    folder_layout.write_folder(tmp_path / "raw", SIZES)
+    given = {"data_dir": tmp_path, "dir": tmp_path / "raw"}
+    info = prepare.prepare("folder", configs=("patches_16_16_even_v1-p2",), **given)
+    assert show.show("folder", data_dir=tmp_path).ndim == 3
+    prepare.prepare("folder", configs=("overview_20x30",), **given)
+    sheet = show.show("folder", data_dir=tmp_path, count=1, split="train")
+    folder = prepared.locate(tmp_path, info.name, "overview_20x30")
+    reader = overview.open_overviews(folder, "train")
+    drawn = contact_sheet.draw_overview(reader, 0, split="train")
+    assert holds(sheet, drawn[contact_sheet.BAR :, : contact_sheet.CELL])
+    label = contact_sheet.palette(info)[reader.read_label(reader.scenes[0].id)]
+    zoom = contact_sheet.CELL // 30
+    left = contact_sheet.CELL + contact_sheet.GAP
+    shown = drawn[contact_sheet.BAR :: zoom, left::zoom][:20, :30]
+    np.testing.assert_array_equal(shown, label)
+
+
+def holds(sheet, picture):
+    """Says whether a picture lies in the corner of a sheet."""
+    top, left = contact_sheet.GAP + contact_sheet.BAR, contact_sheet.GAP
+    height, width = picture.shape[:2]
+    return (sheet[top : top + height, left : left + width] == picture).all()
 
 
 @pytest.mark.parametrize(

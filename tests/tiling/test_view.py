@@ -2,10 +2,12 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uhrjax.tiling import triangle
+from uhrjax.tiling import bilinear, triangle
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as windows
 
@@ -77,7 +79,7 @@ def test_a_fraction_that_cuts_pixels_says_which_windows_to_use():
 
 @pytest.mark.parametrize("scale", [0, -1, 1.5, "2"])
 def test_averaging_takes_positive_integers_only(scale):
-    with pytest.raises(ValueError, match=r"integer >= 1; resize='pillow' also takes"):
+    with pytest.raises(ValueError, match=r"integer >= 1; resize='pillow' and"):
         view_lib.View(scale)
 
 
@@ -88,5 +90,107 @@ def test_a_field_of_view_narrower_than_the_window_is_refused(scale):
 
 
 def test_an_unknown_resize_lists_the_known_ones():
-    with pytest.raises(ValueError, match="area, pillow"):
+    with pytest.raises(ValueError, match="area, pillow, bilinear"):
         view_lib.View(2, "bicubic")
+    with pytest.raises(ValueError, match="zero, shift, reflect"):
+        view_lib.View(2, border="wrap")
+
+
+@pytest.mark.parametrize("window", [(0, 0), (3, 49), (32, 44), (16, 20), (-2, 0)])
+def test_shifted_views_are_moved_inside_the_scene(window):
+    place = windows.Window(*window, 8, 8)
+    views = [view_lib.View(), view_lib.View(3, "pillow", "shift")]
+    found = view_lib.cut_views(READ, place, views, scene_size=SCENE.shape[:2])
+    top, left = (
+        min(max(start - 8, 0), side - 24)
+        for start, side in zip(window, SCENE.shape, strict=False)
+    )
+    seen = SCENE[top : top + 24, left : left + 24]
+    np.testing.assert_array_equal(found[0], READ(place))
+    np.testing.assert_array_equal(found[1], triangle.reduce(seen, height=8, width=8))
+
+
+def test_a_shifted_view_larger_than_the_scene_is_black_behind_its_end():
+    view = view_lib.View(6, border="shift")
+    wide = view_lib.place(windows.Window(20, 40, 8, 8), view, SCENE.shape[:2])
+    assert wide == (0, 52 - 48, 48, 48)
+
+
+@pytest.mark.parametrize("resize", ["area", "pillow", "bilinear"])
+@pytest.mark.parametrize("border", view_lib.BORDERS)
+def test_places_are_the_same_where_starts_and_sizes_are_traced(resize, border):
+    view = view_lib.View(3, resize, border)
+
+    @jax.jit
+    def traced(top, left, size):
+        wide = view_lib.place(windows.Window(top, left, 7, 8), view, (size[0], size[1]))
+        return wide, view_lib.mirror(jnp.arange(-30, 30) + top, size[0])
+
+    for top, left in ((0, 0), (-3, 9), (35, 45), (12, 12)):
+        place = windows.Window(top, left, 7, 8)
+        for size in ((40, 52), (5, 1)):
+            wide, mirrored = traced(top, left, jnp.array(size))
+            assert tuple(map(int, wide)) == view_lib.place(place, view, size)
+            expected = view_lib.mirror(np.arange(-30, 30) + top, size[0])
+            np.testing.assert_array_equal(mirrored, expected)
+
+
+@pytest.mark.parametrize("window", [(0, 0), (-3, 49), (32, 44), (16, 20)])
+@pytest.mark.parametrize("scale", [1, 2, 3, 9])
+def test_mirrored_views_do_not_repeat_the_border(window, scale):
+    place = windows.Window(*window, 8, 8)
+    view = view_lib.View(scale, "area", "reflect")
+    (found,) = view_lib.cut_views(READ, place, [view], scene_size=SCENE.shape[:2])
+    padded = np.pad(SCENE, ((90, 90), (90, 90), (0, 0)), "reflect")
+    top, left = (start - (scale - 1) * 4 + 90 for start in window)
+    seen = padded[top : top + 8 * scale, left : left + 8 * scale]
+    np.testing.assert_array_equal(found, view_lib.average(seen, scale))
+
+
+@pytest.mark.parametrize("border", view_lib.BORDERS)
+@pytest.mark.parametrize("view", [(1,), (2,), (3,), (2.5, "bilinear"), (1.5, "pillow")])
+def test_reach_is_the_farthest_that_a_view_looks(view, border):
+    view = view_lib.View(*view, *("area",) * (len(view) == 1), border)
+    far = 0
+    for start in range(93):
+        wide = view_lib.place(windows.Window(start, 0, 8, 8), view, (100, 100))
+        far = max(far, start - wide.top, wide.top + wide.height - start - 8)
+    assert far == view_lib.reach(view, 8)
+
+
+def test_other_borders_need_the_size_of_the_scene():
+    for border in ("shift", "reflect"):
+        with pytest.raises(ValueError, match="need the size of the scene"):
+            view_lib.cut_views(
+                READ, windows.Window(0, 0, 4, 4), [view_lib.View(2, "area", border)]
+            )
+
+
+@pytest.mark.parametrize("side", [10, 15, 16, 24, 37])
+def test_bilinear_crops_are_those_of_foveation(side):
+    """Its formula: sample k lies at (k + 1/2) P_d / P_0 - 1/2 of the crop."""
+    window, view = windows.Window(14, 9, 10, 10), view_lib.View(side / 10, "bilinear")
+    if side == 10:
+        view = view_lib.View(1, "bilinear")
+    (found,) = view_lib.cut_views(READ, window, [view])
+    top, left = (start + 5 - side // 2 for start in (14, 9))
+    crop = np.pad(SCENE, ((40, 40), (40, 40), (0, 0)))[top + 40 :, left + 40 :]
+    crop = crop[:side, :side].astype(np.float64)
+    place = (np.arange(10) + 0.5) * side / 10 - 0.5
+    first = np.floor(place).astype(int)
+    second, share = np.minimum(first + 1, side - 1), place - first
+    rows = (
+        crop[first] * (1 - share)[:, None, None] + crop[second] * share[:, None, None]
+    )
+    expected = rows[:, first] * (1 - share)[:, None] + rows[:, second] * share[:, None]
+    assert abs(found - expected).max() < 0.6  # rounded, by weights of 11 bits
+    on_device = jax.jit(lambda p: view_lib.reduce(p, view))(crop.astype(np.uint8))
+    np.testing.assert_array_equal(on_device, found)
+
+
+def test_a_bilinear_enlargement_keeps_flat_pixels_and_reaches_the_border():
+    flat = np.full((3, 5, 3), 255, np.uint8)
+    assert (bilinear.resample(flat, height=7, width=11) == 255).all()
+    line = np.array([[[0], [100]]], np.uint8)
+    found = bilinear.resample(line, height=1, width=4)[0, :, 0]
+    assert found.tolist() == [0, 25, 75, 100]

@@ -1,7 +1,7 @@
 """Random changes of one training sample, on the host: scale, crop, flips, turns, blur.
 
-All views of a sample and its label change together. The order is the one of the PFNet
-recipe (spec: scale and crop, flips, rotation, blur).
+All maps of a sample change together. The order is the one of the PFNet recipe (spec:
+scale and crop, flips, rotation, blur).
 """
 
 from __future__ import annotations
@@ -14,25 +14,45 @@ import cv2
 import numpy as np
 
 from uhrjax import errors
+from uhrjax.data import turn as turn_lib
 
 IGNORE = 255
+TURNED = ("label", "overview", "coarse")  # maps of a sample, beside its views
 STRIP = 64  # rows that are blurred at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What may happen to a sample; call it with a sample and grain's generator.
+    """What may happen to a sample; call it with a sample and a generator.
 
     The sample's `views` [V, P, P, 3] uint8 and `label` [P, P] uint8 are replaced by new
-    ones of side `tile`; everything else in it is handed through.
+    ones of the size `tile`. Flips and turns are those of the whole scene: `overview`
+    and `coarse`, where a sample has them, `position` and `scene_size` follow. All else
+    is handed through. What is drawn does not depend on the sample: generators of one
+    seed change all patches of a scene alike.
     """
 
-    tile: int  # px
+    tile: int | tuple[int, int]  # side, or (height, width), px
     scale: tuple[float, ...] = ()  # (lowest, highest), or () for none
     hflip: float = 0.0  # probability
     vflip: float = 0.0
-    rotate90: bool = False
+    rotate90: bool | float = False  # True: by 0, 90, 180 or 270 degrees, all alike; a
+    # number: probability of a turn by one of 90, 180 and 270 degrees
     blur: tuple[float, ...] = ()  # (lowest, highest) sigma in px, or () for none
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result, px."""
+        return (self.tile, self.tile) if isinstance(self.tile, int) else self.tile
+
+    def __post_init__(self) -> None:
+        if self.rotate90 and self.size[0] != self.size[1]:
+            height, width = self.size
+            raise errors.InputError(
+                f"data.augment.rotate90 would make {width} x {height} px of "
+                f"{height} x {width} px; set it to False for patches that are not "
+                "square"
+            )
 
     def __call__(
         self, sample: dict[str, Any], rng: np.random.Generator
@@ -40,29 +60,47 @@ class Augment:
         """Returns the changed sample.
 
         Raises:
-            errors.InputError: random scaling was asked for samples of several views.
+            errors.InputError: random scaling was asked for samples of which more than
+                one view is known.
         """
         views, label = sample["views"], sample["label"]
+        stored = label.shape  # of the window in the scene, px
         if self.scale:
-            if len(views) > 1:
+            if len(views) > 1 or sample.keys() & {"overview", "coarse"}:
                 raise errors.InputError(
-                    "data.augment.scale needs samples of one view; contexts of a "
-                    "scaled crop would need pixels that were not stored"
+                    "data.augment.scale needs samples of one view, without overview; "
+                    "contexts of a scaled crop would need pixels that were not stored"
                 )
             image, label = self._scale_and_crop(views[0], label, rng)
             views = image[None]
-        elif label.shape != (self.tile, self.tile):
-            views, label = _resize(views, label, self.tile)
-        across = rng.random() < self.hflip
-        down = rng.random() < self.vflip
-        turns = int(rng.integers(4)) if self.rotate90 else 0
-        views = _stack([_turn(view, across, down, turns) for view in views])
-        label = _turn(label, across, down, turns)
+        elif label.shape != self.size:
+            views, label = _resize(views, label, self.size)
+        turn = self.draw_turn(rng)
+        views = _stack([turn.pixels(view) for view in views])
+        turned = {**sample, "label": label}
+        turned |= {k: turn.pixels(turned[k]) for k in TURNED if k in turned}
+        if "position" in sample:
+            turned["position"], turned["scene_size"] = turn.place(
+                sample["position"], size=stored, scene_size=sample["scene_size"]
+            )
         if self.blur:
             sigma = rng.uniform(*self.blur)
             fresh = not np.may_share_memory(views, sample["views"])
             views = _stack([_blur(view, sigma, in_place=fresh) for view in views])
-        return {**sample, "views": views, "label": label}
+            if "overview" in turned:
+                turned["overview"] = _blur(turned["overview"], sigma)
+        return {**turned, "views": views}
+
+    def draw_turn(self, rng: np.random.Generator) -> turn_lib.Turn:
+        """Draws flips and turns."""
+        across = bool(rng.random() < self.hflip)
+        down = bool(rng.random() < self.vflip)
+        if self.rotate90 is True or self.rotate90 == 0.75:  # the same
+            return turn_lib.Turn(across, down, int(rng.integers(4)))
+        turns = 0
+        if self.rotate90 and rng.random() < self.rotate90:
+            turns = int(rng.integers(1, 4))
+        return turn_lib.Turn(across, down, turns)
 
     def _scale_and_crop(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
@@ -74,21 +112,23 @@ class Augment:
         label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
         # Half of what is missing plus one px on both sides, as in the authors' loader.
         rows, cols = (
-            (self.tile - n) // 2 + 1 if n < self.tile else 0 for n in label.shape
+            (side - n) // 2 + 1 if n < side else 0
+            for n, side in zip(label.shape, self.size, strict=True)
         )
         if rows or cols:
             image = np.pad(image, ((rows, rows), (cols, cols), (0, 0)))
             label = np.pad(label, ((rows, rows), (cols, cols)), constant_values=IGNORE)
-        top = int(rng.integers(label.shape[0] - self.tile + 1))
-        left = int(rng.integers(label.shape[1] - self.tile + 1))
-        crop = np.s_[top : top + self.tile, left : left + self.tile]
+        height, width = self.size
+        top = int(rng.integers(label.shape[0] - height + 1))
+        left = int(rng.integers(label.shape[1] - width + 1))
+        crop = np.s_[top : top + height, left : left + width]
         return image[crop], label[crop]
 
 
 def _resize(
-    views: np.ndarray, label: np.ndarray, side: int
+    views: np.ndarray, label: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    size = (side, side)
+    size = size[::-1]  # OpenCV's (width, height)
     views = np.stack(
         [cv2.resize(v, size, interpolation=cv2.INTER_CUBIC) for v in views]
     )
@@ -97,24 +137,6 @@ def _resize(
 
 def _stack(views: list[np.ndarray]) -> np.ndarray:
     return np.stack(views) if len(views) > 1 else views[0][None]
-
-
-def _turn(pixels: np.ndarray, across: bool, down: bool, turns: int) -> np.ndarray:
-    """Flips left-right, then up-down, then turns by 90 degrees counterclockwise.
-
-    All of it is at most one transposition and one flip; OpenCV does these several times
-    as fast as a numpy view is copied.
-    """
-    target = None
-    if turns % 2:
-        pixels = target = cv2.transpose(pixels)
-        across, down = down, across
-    across ^= turns >= 2
-    down ^= turns in (1, 2)
-    if across or down:
-        code = -1 if across and down else int(across)
-        return cv2.flip(pixels, code, dst=target)
-    return np.ascontiguousarray(pixels)
 
 
 def _blur(view: np.ndarray, sigma: float, *, in_place: bool = False) -> np.ndarray:

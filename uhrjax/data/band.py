@@ -25,7 +25,8 @@ class BandRows(NamedTuple):
     """What one band adds to those above it."""
 
     pixels: np.ndarray  # [rows, W, 3] uint8, the rows below the last band's
-    seen: list[bool]  # per call of the band: whether any of its pixels is valid
+    band: plan.Band  # with the windows that hold any valid pixel
+    skipped: int  # windows that do not
     valid: np.ndarray | None  # [finished, W] bool of its finished rows; None: all are
 
 
@@ -54,12 +55,14 @@ def read_band(
         rows = _reflect(rows, top, scene.info, tile)
     valid = scene.read_valid(window_lib.Window(band.top, 0, tile, width))
     if valid is None:
-        return BandRows(rows, [True] * len(band.calls), None)
-    seen = []
-    for call in band.calls:
-        lefts = call.block * tiling.block + call.starts[call.valid]
-        seen.append(bool(valid[:, lefts.min() : lefts.max() + tile].any()))
-    return BandRows(rows, seen, valid[: band.finished])
+        return BandRows(rows, band, 0, None)
+    lefts = np.concatenate(
+        [c.block * tiling.block + c.starts[c.valid] for c in band.calls]
+    )
+    columns = valid.any(0)
+    seen = np.array([columns[left : left + tile].any() for left in lefts], bool)
+    kept = plan.keep_windows(band, seen)
+    return BandRows(rows, kept, int((~seen).sum()), valid[: band.finished])
 
 
 def _reflect(

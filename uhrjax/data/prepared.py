@@ -5,7 +5,7 @@ words), each a folder `<data_dir>/<name>/<config>/<version>` in TFDS format:
 
 - `scenes`: whole scenes as lossless tiles, for windows anywhere (`scenes.open_scenes`);
 - `patches_<tile>_<stride>[_even][_v1-2-4]`: views and labels cut beforehand on a fixed
-  grid (`scenes.open_patches`);
+  grid (`scenes.open_patches`); tile and stride are sides, or height x width;
 - `overview_<height>x<width>`: whole scenes made small (`overview.open_overviews`).
 The names of data sets with several protocols say which: `deepglobe/glnet`.
 """
@@ -20,10 +20,12 @@ from typing import Any
 
 from uhrjax import errors
 from uhrjax.tiling import view as view_lib
+from uhrjax.tiling import window as window_lib
 
 VERSION = "1.0.0"  # of the layouts above; raised when their format changes
 SCENES = "scenes"
 IGNORE_LABEL = 255
+Side = window_lib.Side
 ViewName = int | str | view_lib.View  # a view, or a word that `parse_view` reads
 
 
@@ -53,8 +55,8 @@ class DataInfo:
     split_hash: str  # sha256 over split names and scene ids
     source: str  # where the pixels come from, for reports
     ignore_label: int = IGNORE_LABEL
-    tile: int = 0  # px: side of a stored tile (`scenes`) or of a patch (`patches_*`)
-    stride: int = 0  # px
+    tile: Side = 0  # px: of a stored tile (`scenes`) or of a patch (`patches_*`)
+    stride: Side = 0  # px
     views: tuple[int | str, ...] = (1,)  # of a patch, as `view_word` names them
     extras: tuple[str, ...] = ()  # further maps of a scene, e.g. "thin"
     notes: tuple[str, ...] = ()  # what a builder did to pixels or labels on the way
@@ -68,15 +70,15 @@ def default_data_dir() -> pathlib.Path:
 
 def patches_config(
     *,
-    tile: int,
-    stride: int,
+    tile: Side,
+    stride: Side,
     views: Sequence[int | view_lib.View] = (1,),
     spacing: str = "shifted",
 ) -> str:
     """Returns the config name of a patch pyramid, e.g. `patches_896_512_v1-2-4`.
 
     Args:
-        tile: side of a patch, px.
+        tile: side of a patch, or (height, width): `patches_128x256_128x256`, px.
         stride: of the grid, px.
         views: smallest field of view first; a whole number stands for its area view.
         spacing: of the grid, of `tiling.window.GRIDS`.
@@ -84,26 +86,44 @@ def patches_config(
     words = [view_word(view, tile=tile) for view in views]
     grid = "" if spacing == "shifted" else f"_{spacing}"
     suffix = "" if words == [1] else "_v" + "-".join(map(str, words))
-    return f"patches_{tile}_{stride}{grid}{suffix}"
+    return f"patches_{side_word(tile)}_{side_word(stride)}{grid}{suffix}"
 
 
-def view_word(view: int | view_lib.View, *, tile: int) -> int | str:
-    """Returns the name of a view: 2, `p2` by Pillow's rule, `p762px` of odd scales.
+def side_word(side: Side) -> str:
+    """Returns 896, or 128x256 (height x width)."""
+    height, width = window_lib.sides(side)
+    return f"{height}" if height == width else f"{height}x{width}"
 
-    A field of view that is no multiple of the patch is named by its side.
+
+def parse_side(word: str) -> Side:
+    """Inverse of `side_word`."""
+    height, _, width = word.partition("x")
+    return (int(height), int(width)) if width else int(height)
+
+
+def overview_config(*, height: int, width: int) -> str:
+    """Returns the config name of whole scenes made small, `overview_508x508`."""
+    return f"overview_{height}x{width}"
+
+
+def view_word(view: int | view_lib.View, *, tile: Side) -> int | str:
+    """Returns the name of a view, e.g. 2, `p3s` or `b640px`.
+
+    First comes how it is resized: as the mean (nothing), by Pillow's rule (p) or
+    bilinearly (b); then its scale, or its side in px where that is no multiple of the
+    patch; then the border: black (nothing), moved inside the scene (s) or mirrored (r).
     """
     if not isinstance(view, view_lib.View):
         view = view_lib.View(view)
-    if view.scale == 1:
-        return 1
-    if view.resize == "area":
-        return int(view.scale)
+    border = _BORDER_LETTERS[view.border]
+    letter = "" if view.scale == 1 else _RESIZE_LETTERS[view.resize]
     if float(view.scale).is_integer():
-        return f"p{int(view.scale)}"
-    return f"p{round(view.scale * tile)}px"
+        word = f"{letter}{int(view.scale)}{border}"
+        return int(word) if word.isdigit() else word
+    return f"{letter}{round(view.scale * _square(tile))}px{border}"
 
 
-def parse_view(word: ViewName, *, tile: int) -> view_lib.View:
+def parse_view(word: ViewName, *, tile: Side) -> view_lib.View:
     """Inverse of `view_word`; takes views, numbers as text, and any `p1016px`, too.
 
     Raises:
@@ -111,20 +131,46 @@ def parse_view(word: ViewName, *, tile: int) -> view_lib.View:
     """
     if isinstance(word, view_lib.View):
         return word
-    found = re.fullmatch(r"(p?)(\d+)(px)?", str(word))
+    found = re.fullmatch(r"([pb]?)(\d+)(px)?([sr]?)", str(word))
     if not found or (found[3] and not found[1]) or int(found[2]) < 1:
         raise errors.InputError(
-            f"view {word!r}: write 2 (the mean of 2 x 2 px), p2 (as Pillow does) or, "
-            "for a field of view that is no multiple of the patch, p762px (its side)"
+            f"view {word!r}: write 2 (the mean of 2 x 2 px), p2 (as Pillow does), b2 "
+            "(bilinear, without antialiasing) or, for a field of view that is no "
+            "multiple of the patch, p762px (its side); then s for windows moved inside "
+            "the scene, r for its mirror image, nothing for black beyond its border"
         )
-    scale = int(found[2])
+    scale: int | float = int(found[2])
     if found[3]:
-        if scale < tile:
+        side = _square(tile)
+        if scale < side:
             raise errors.InputError(
-                f"view {word!r} is smaller than the patch; use p{tile}px or more"
+                f"view {word!r} is smaller than the patch; use {found[1]}{side}px or "
+                "more"
             )
-        scale = scale / tile if scale % tile else scale // tile
-    return view_lib.View(scale, "pillow" if found[1] and scale > 1 else "area")
+        scale = scale / side if scale % side else scale // side
+    resizes = {letter: resize for resize, letter in _RESIZE_LETTERS.items()}
+    borders = {letter: border for border, letter in _BORDER_LETTERS.items()}
+    resize = resizes[found[1]] if scale > 1 else "area"
+    return view_lib.View(scale, resize, borders[found[4]])
+
+
+_RESIZE_LETTERS = {"area": "", "pillow": "p", "bilinear": "b"}
+_BORDER_LETTERS = {"zero": "", "shift": "s", "reflect": "r"}
+
+
+def _square(tile: Side) -> int:
+    height, width = window_lib.sides(tile)
+    if height != width:
+        raise errors.InputError(
+            f"patches of {height} x {width} px take views of whole scales only, such "
+            "as 2, p2 or b2"
+        )
+    return height
+
+
+def file_stem(scene_id: str) -> str:
+    """Returns the beginning of the names of files about a scene."""
+    return scene_id.replace("/", "_").replace(os.sep, "_")
 
 
 def directory_of(data_dir: str | os.PathLike, name: str, config: str) -> pathlib.Path:
@@ -147,7 +193,7 @@ def locate_all(
     Args:
         data_dir: root of all prepared data sets.
         name: `isaid`, `synthetic/objects_tiny`, `folder/roofs-1a2b3c4d`.
-        *configs: `scenes`, or names made by `patches_config`.
+        *configs: `scenes`, or names made by `patches_config` and `overview_config`.
 
     Raises:
         FileNotFoundError: one is not prepared; the message holds the command to run.
@@ -158,12 +204,9 @@ def locate_all(
     ]
     if not missing:
         return found
-    command = prepare_command(data_dir, name, missing[-1])
-    if SCENES in missing[:-1]:
-        command = command.replace("--configs=patches", "--configs=scenes,patches")
     raise FileNotFoundError(
         f"data set {name!r} is not prepared as {' and '.join(map(repr, missing))} in "
-        f"{data_dir}; run: {command}"
+        f"{data_dir}; run: {prepare_command(data_dir, name, *missing)}"
     )
 
 
@@ -172,8 +215,8 @@ def locate(data_dir: str | os.PathLike, name: str, config: str) -> pathlib.Path:
     return locate_all(data_dir, name, config)[0]
 
 
-def prepare_command(data_dir: str | os.PathLike, name: str, config: str) -> str:
-    """Returns the shell command that prepares a data set."""
+def prepare_command(data_dir: str | os.PathLike, name: str, *configs: str) -> str:
+    """Returns the shell command that prepares a data set in some layouts."""
     builder, _, subset = name.partition("/")
     words = ["python -m data_builders.prepare", builder]
     if builder == "synthetic" and subset:
@@ -185,14 +228,7 @@ def prepare_command(data_dir: str | os.PathLike, name: str, config: str) -> str:
         for part in filter(None, subset.split("-")):
             option, _, value = part.partition("_")
             words.append(f"--{option}={value}" if value else f"--protocol={option}")
-    plain = re.fullmatch(r"patches_(\d+)_(\d+)(?:_v([\d-]+))?", config)
-    if plain:
-        tile, stride, views = plain.groups()
-        words += ["--configs=patches", f"--tile={tile}", f"--stride={stride}"]
-        if views:
-            words.append(f"--views={views.replace('-', ',')}")
-    else:
-        words.append(f"--configs={config}")
+    words.append(f"--configs={','.join(configs)}")
     return " ".join([*words, f"--data_dir={data_dir}"])
 
 
@@ -233,6 +269,9 @@ def info_from_json(stored: dict[str, Any]) -> DataInfo:
     tuples = {
         key: tuple(stored[key]) for key in ("classes", "views", "extras", "notes")
     }
+    for key in ("tile", "stride"):
+        if isinstance(stored[key], list):
+            tuples[key] = tuple(stored[key])
     colours = tuple(tuple(colour) for colour in stored["colours"])
     return DataInfo(**{**stored, **tuples, "colours": colours, "scenes": scenes})
 

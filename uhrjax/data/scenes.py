@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -155,14 +156,27 @@ class PreparedScene:
 class PatchSource:
     """Precomputed patches of one split: a random access source for grain."""
 
-    def __init__(self, directory: str | os.PathLike, split: str) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        split: str,
+        *,
+        views: Sequence[int | str] | None = None,
+    ) -> None:
         self.info = prepared.read_info(directory)
         if not self.info.config.startswith("patches"):
             raise errors.InputError(
                 f"{directory} holds {self.info.config!r}, not patches; use the folder "
                 "of a config named patches_*"
             )
+        self.views = self.info.views if views is None else tuple(views)
+        if unknown := [word for word in self.views if word not in self.info.views]:
+            raise errors.InputError(
+                f"{directory} stores no view {unknown[0]!r}; it has: "
+                f"{', '.join(map(str, self.info.views))}"
+            )
         self._records = open_records(directory, split, self.info)
+        self.scenes = self.info.scenes[split]
 
     def __len__(self) -> int:
         return len(self._records)
@@ -171,12 +185,12 @@ class PatchSource:
         """Returns one patch.
 
         Returns:
-            views [V, P, P, 3] uint8, smallest field of view first; label [P, P] uint8;
-            position [2] int32: top, left of the smallest view in scene px;
-            scene_size [2] int32; scene_id: str.
+            views [V, P, P, 3] uint8, those asked for; label [P, P] uint8; position [2]
+            int32: top, left of the smallest view in scene px; scene_size [2] int32;
+            scene_id: str.
         """
         record = self._records[index]
-        views = [decode_png(record[f"views/x{s}"]) for s in self.info.views]
+        views = [decode_png(record[f"views/x{s}"]) for s in self.views]
         return {
             "views": np.stack(views) if len(views) > 1 else views[0][None],
             "label": decode_png(record["label"]),
@@ -191,9 +205,20 @@ def open_scenes(directory: str | os.PathLike, split: str) -> SceneReader:
     return SceneReader(directory, split)
 
 
-def open_patches(directory: str | os.PathLike, split: str) -> PatchSource:
-    """Opens one split of a data set prepared as `patches_*`."""
-    return PatchSource(directory, split)
+def open_patches(
+    directory: str | os.PathLike,
+    split: str,
+    *,
+    views: Sequence[int | str] | None = None,
+) -> PatchSource:
+    """Opens one split of a data set prepared as `patches_*`.
+
+    Args:
+        directory: of the data set.
+        split: of it.
+        views: which of the stored ones, by the names in `info.views`; None: all.
+    """
+    return PatchSource(directory, split, views=views)
 
 
 def decode_png(stored: bytes) -> np.ndarray:

@@ -97,20 +97,40 @@ def _plan_calls(
     rows: np.ndarray, lefts: np.ndarray, columns: np.ndarray, tiling: Tiling
 ) -> list[Call]:
     """Groups the windows of a band by block and batch."""
-    size, calls = tiling.batch_size, []
     blocks = lefts // tiling.block
+    starts = (lefts - blocks * tiling.block).astype(np.int32)
+    rows = np.broadcast_to(rows, (len(lefts), 2))
+    owned = np.concatenate([rows, columns], axis=1).astype(np.int32)
+    return _group(blocks, starts, owned, tiling.batch_size)
+
+
+def _group(
+    blocks: np.ndarray, starts: np.ndarray, owned: np.ndarray, size: int
+) -> list[Call]:
+    """Groups windows that lie from left to right; each call within one block."""
+    calls = []
     for block in np.unique(blocks):
         members = np.flatnonzero(blocks == block)
         for group in np.split(members, range(size, len(members), size)):
             # Missing windows repeat the first; they are not valid and add nothing.
             index = np.append(group, np.repeat(group[:1], size - len(group)))
-            owned = np.concatenate(
-                [np.broadcast_to(rows, (size, 2)), columns[index]], axis=1
-            )
-            starts = (lefts[index] - block * tiling.block).astype(np.int32)
             valid = np.arange(size) < len(group)
-            calls.append(Call(int(block), starts, valid, owned.astype(np.int32)))
+            calls.append(Call(int(block), starts[index], valid, owned[index]))
     return calls
+
+
+def keep_windows(band: Band, keep: np.ndarray) -> Band:
+    """Returns a band with some of its windows, in as few calls as they need.
+
+    Args:
+        band: to take them from.
+        keep: [windows] bool, from left to right.
+    """
+    size = len(band.calls[0].valid)
+    blocks = np.concatenate([np.full(c.valid.sum(), c.block) for c in band.calls])
+    starts = np.concatenate([c.starts[c.valid] for c in band.calls])
+    owned = np.concatenate([c.owned[c.valid] for c in band.calls])
+    return band._replace(calls=_group(blocks[keep], starts[keep], owned[keep], size))
 
 
 def mirror(index: np.ndarray, length: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Windows of a scene: how they are planned and how pixels are cut with them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +49,30 @@ def plan_even_starts(length: int, *, tile: int, stride: int) -> list[int]:
 GRIDS = {"shifted": plan_starts, "even": plan_even_starts}
 
 
-def plan_windows(height: int, width: int, *, tile: int, stride: int) -> list[Window]:
-    """Returns the [tile, tile] windows that cover a scene, row by row."""
-    tops = plan_starts(height, tile=tile, stride=stride)
-    lefts = plan_starts(width, tile=tile, stride=stride)
-    return [Window(top, left, tile, tile) for top in tops for left in lefts]
+Side = int | tuple[int, int]  # of squares, or (height, width), px
+
+
+def sides(side: Side) -> tuple[int, int]:
+    """Returns (height, width)."""
+    return (side, side) if isinstance(side, int) else tuple(side)
+
+
+def plan_windows(
+    height: int, width: int, *, tile: Side, stride: Side, spacing: str = "shifted"
+) -> list[Window]:
+    """Returns the windows of size `tile` that cover a scene, row by row.
+
+    Args:
+        height: of the scene, px.
+        width: of the scene, px.
+        tile: size of a window, px.
+        stride: of the grid, px.
+        spacing: how a grid fits a scene, of GRIDS.
+    """
+    plan, (rows, columns), (down, across) = GRIDS[spacing], sides(tile), sides(stride)
+    tops = plan(height, tile=rows, stride=down)
+    lefts = plan(width, tile=columns, stride=across)
+    return [Window(top, left, rows, columns) for top in tops for left in lefts]
 
 
 def cut(array: np.ndarray, window: Window, *, fill: int | float) -> np.ndarray:
@@ -78,6 +98,14 @@ def intersect(window: Window, *, height: int, width: int) -> Window:
     top, left = min(max(window.top, 0), height), min(max(window.left, 0), width)
     bottom = min(max(window.top + window.height, top), height)
     right = min(max(window.left + window.width, left), width)
+    return Window(top, left, bottom - top, right - left)
+
+
+def hull(windows: Sequence[Window]) -> Window:
+    """Returns the smallest window that holds all of some."""
+    top, left = min(w.top for w in windows), min(w.left for w in windows)
+    bottom = max(w.top + w.height for w in windows)
+    right = max(w.left + w.width for w in windows)
     return Window(top, left, bottom - top, right - left)
 
 
