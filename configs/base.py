@@ -24,6 +24,8 @@ def defaults() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0  # the one seed: weights, order, augmentation, dropout
     config.method = ""
+    config.stage = ""  # of a method with several: this one only; "": all, in order
+    config.stages = ml_collections.ConfigDict()  # stage -> keys that differ in it
     config.num_classes = 0  # 0: as many as the data set has
     config.mean = (0.485, 0.456, 0.406)  # ImageNet, RGB, image scaled to 0..1
     config.std = (0.229, 0.224, 0.225)
@@ -33,9 +35,11 @@ def defaults() -> ml_collections.ConfigDict:
     config.loss = ml_collections.ConfigDict()
 
     config.tile, config.stride = 0, 0  # px: crop side; step between precomputed patches
-    config.batch_size = 0  # global, over all devices
+    config.grid = "shifted"  # last window moved inward, or "even": steps of one size
+    config.batch_size = 0  # global, over all devices, in units of data.unit
     config.accumulate = 1  # micro-batches per step; batch_size is their sum
     config.accumulate_how = "mean"  # or "sum" of the micro-batches' gradients
+    config.sub_batch = 0  # data.unit "scenes": patches per micro-batch, 0: the scene's
     config.epochs = 1  # an epoch sees every training patch once
     config.max_steps = 0  # stop earlier than epochs say (the schedule shrinks with it)
     config.learning_rate = 0.0  # for the batch size above
@@ -49,14 +53,19 @@ def defaults() -> ml_collections.ConfigDict:
     config.schedule.power = 0.9  # poly
     config.schedule.per = "epoch"  # or "step"
     config.schedule.offset = 0  # epochs (steps) the schedule runs ahead
+    config.schedule.begin = 0.0  # share of the schedule that counts as passed
     config.init_from = ""  # run folder, .safetensors, .npz or .pth
     config.init_what = "backbone"  # or "model": every weight
+    config.refine = ""  # run of a refining network; "": the run's own; "none"
+    config.coarse = _coarse()
+    config.refiner = ml_collections.ConfigDict()  # keys of a last stage that refines
 
     config.data = _data()
     config.eval = _eval()
     config.predict = _predict()
     config.log_every = 20  # steps
     config.checkpoint_every = 1000  # steps, beside one after every evaluation
+    config.keep_epochs = ()  # whose checkpoints are kept, beside the best and the last
     return config
 
 
@@ -72,13 +81,24 @@ def _data() -> ml_collections.ConfigDict:
     group.val_split = "val"  # the best checkpoint is chosen on it
     group.split = "test"  # the report is about it
     group.layout = "patches"  # precomputed, or "scenes": random windows
+    group.unit = "patches"  # a batch counts these, or "scenes" or "overviews"
+    group.views = ()  # stored in patches; (): the method's, e.g. ("1", "p3")
     group.threads = 2  # that read and augment
     group.augment = ml_collections.ConfigDict()
     group.augment.scale = ()  # (0.5, 2.0): random scale, then a random crop
     group.augment.hflip = 0.5  # probabilities
     group.augment.vflip = 0.5
-    group.augment.rotate90 = True  # by 0, 90, 180 or 270 degrees
+    group.augment.rotate90 = 0.75  # probability of a turn by 90, 180 or 270 degrees
     group.augment.blur = ()  # (0.15, 1.30): Gaussian sigma in px, every image
+    return group
+
+
+def _coarse() -> ml_collections.ConfigDict:
+    """Which label maps a refining network is trained and scored on."""
+    group = ml_collections.ConfigDict()
+    group.run = ""  # that labels the scenes
+    group.epoch = 0  # after which it labels the training split, 0: the last
+    group.masks = ""  # or: a folder of label maps per split, e.g. a run's masks/
     return group
 
 
@@ -86,6 +106,7 @@ def _eval() -> ml_collections.ConfigDict:
     """How scenes are labelled and scored."""
     group = ml_collections.ConfigDict()
     group.every = 1  # epochs between evaluations on val_split
+    group.select = "best"  # checkpoint on val_split, or "last"
     group.protocol = "scene"  # every scene pixel once; "crops": the papers' way
     group.stride = 0  # px between windows of a scene
     group.batch_size = 0  # 0: as in training
@@ -118,6 +139,24 @@ def _predict() -> ml_collections.ConfigDict:
     group.tiff = False  # GeoTIFF even without a place on earth
     group.palette = False  # PNG in colour
     return group
+
+
+def refiner() -> ml_collections.ConfigDict:
+    """The refinement stage of FCtL (Sec. 3.2, 4.2): keys that differ in it."""
+    stage = ml_collections.ConfigDict()
+    stage.method = "refinement"
+    stage.model = ml_collections.ConfigDict()
+    stage.model.width = 64  # ours: the paper states no size
+    stage.model.context = 2.0  # Table 6: 1016 px around 508
+    stage.model.value = "context"
+    stage.model.share_encoders, stage.model.context_skips = False, False
+    stage.model.gamma_init = 0.0
+    stage.init_from = ""
+    stage.epochs, stage.batch_size, stage.sub_batch = 50, 6, 4
+    stage.learning_rate = 5e-5  # "similar" to the segmentation's
+    stage.data = ml_collections.ConfigDict({"unit": "scenes", "layout": "scenes"})
+    stage.eval = ml_collections.ConfigDict({"blend": "montage", "score": "logits"})
+    return stage
 
 
 def ohem(config: ml_collections.ConfigDict) -> None:

@@ -58,14 +58,15 @@ def programs():
 @pytest.fixture(scope="session")
 def runs(squares, data_root, tmp_path_factory, programs):
     """One uninterrupted run of every method."""
-    from uhrjax import inference, main, train
+    from uhrjax import inference, main, update
 
     folder = tmp_path_factory.mktemp("runs")
-    make_step, make_engine = train.make_step, inference.Engine
+    make_update, make_engine = update.Update, inference.Engine
 
-    def noted_step(*given):
-        programs.append(make_step(*given))
-        return programs[-1]
+    def noted_update(*given):
+        made = make_update(*given)
+        programs.append(made._step)
+        return made
 
     def noted_engine(*given):
         engine = make_engine(*given)
@@ -73,7 +74,7 @@ def runs(squares, data_root, tmp_path_factory, programs):
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_step", noted_step)
+        patch.setattr(update, "Update", noted_update)
         patch.setattr(inference, "Engine", noted_engine)
         for method in METHODS:
             main.main(arguments(method, squares, data_root, folder / method))

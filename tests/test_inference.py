@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uhrjax import inference
+from uhrjax import canvas, inference
 from uhrjax.data import overview, prepared
 from uhrjax.tiling import blend, plan, view, window
 
@@ -20,6 +20,7 @@ class Conv:
 
     num_classes = 4
     overview = None
+    reads_labels = collects = False
 
     def __init__(self, scales=(1,)):
         self.views = tuple(view.View(scale) for scale in scales)
@@ -138,6 +139,7 @@ class Echo:
     """Logits = the grey levels of all views, and 0."""
 
     overview = None
+    reads_labels = collects = False
 
     def __init__(self, views):
         self.views, self.num_classes = views, 3 * len(views) + 1
@@ -277,10 +279,25 @@ def test_nodata_is_labelled_unseen_and_empty_calls_are_skipped():
     seen = []
     rows = list(engine.label({}, scene, on_windows=lambda *counts: seen.append(counts)))
     labels = np.concatenate([r.labels for r in rows])
-    np.testing.assert_array_equal(labels == inference.UNSEEN, ~valid)
+    np.testing.assert_array_equal(labels == canvas.UNSEEN, ~valid)
     done, skipped = np.sum(seen, axis=0)
     assert done == engine.count_windows(scene) == 21
     assert skipped == 3 * 5  # the first two of seven columns hold pixels
+
+
+def test_only_the_windows_that_hold_pixels_are_run():
+    valid = np.zeros((16, 16 * 9), bool)
+    valid[:, :16] = valid[:, 64:80] = valid[:, -1:] = True
+    scene = ArrayScene(16, 16 * 9, valid=valid)
+    engine = inference.Engine(Conv(), plan.Tiling(16, 16, 4))
+    calls = []
+    run = engine.run_windows
+    engine.run_windows = lambda *args: calls.append(args[3]) or run(*args)
+    whole = inference.Engine(Conv(), plan.Tiling(16, 16, 4))
+    labels, _ = collected(engine, scene)
+    everything, _ = collected(whole, ArrayScene(16, 16 * 9))
+    np.testing.assert_array_equal(labels[valid], everything[valid])
+    assert len(calls) == 3  # of one, one and one window, in blocks of four
 
 
 @pytest.mark.parametrize("name", blend.BLENDS)
@@ -315,42 +332,66 @@ class Placed(Conv):
 
     overview = (3, 5)
 
+    def context(self, variables, overview):
+        return None
+
     def apply(self, variables, batch, *, train):
-        assert batch["overview"].shape == (len(batch["views"]), 3, 5, 3)
+        assert batch["overview"].shape == (1, 3, 5, 3)
         seen = [*batch["position"].T, batch["scene_size"].sum(1)]
-        seen.append(batch["overview"].astype(jnp.int32).sum((1, 2, 3)))
-        places = jnp.stack(seen, -1).astype(jnp.float32)[:, None, None]
-        return jnp.broadcast_to(places, (len(places), 8, 8, 4))
+        total = batch["overview"].astype(jnp.int32).sum((1, 2, 3))
+        seen.append(jnp.repeat(total, len(batch["views"])))
+        places = jnp.stack(seen, -1)
+        jax.debug.callback(self.note, places)
+        return jnp.zeros((len(places), 8, 8, 4))
+
+    def note(self, places):
+        self.seen |= set(map(tuple, np.asarray(places).tolist()))
 
 
 def test_batches_hold_position_scene_size_and_overview():
-    scene = ArrayScene(20, 30)
-    tiling = plan.Tiling(8, 8, 2, score="logits", blend="montage", probabilities=True)
-    engine = inference.Engine(Placed(), tiling)
-    seen = {}
-    add = engine._score
-
-    def note(positions, values):
-        positions = map(tuple, np.asarray(positions).tolist())
-        seen.update(zip(positions, values, strict=True))
-
-    def noted(variables, views, place):
-        scores, points = add(variables, views, place)
-        jax.debug.callback(note, place["position"], scores[:, 0, 0])
-        return scores, points
-
-    engine._score = noted
-    list(engine.label({}, scene))
+    scene, method = ArrayScene(20, 30), Placed()
+    method.seen = set()
+    list(inference.Engine(method, plan.Tiling(8, 8, 2)).label({}, scene))
     jax.effects_barrier()
     small = overview.make(scene.read, scene.info, height=3, width=5)
-    expected = {
-        (y, x): [y, x, 50, small.astype(int).sum()]
-        for y in (0, 8, 12)
-        for x in (0, 8, 16, 22)
+    total = int(small.astype(int).sum())
+    assert method.seen == {
+        (y, x, 50, total) for y in (0, 8, 12) for x in (0, 8, 16, 22)
     }
-    assert set(seen) == set(expected)
-    for place, values in expected.items():
-        np.testing.assert_array_equal(seen[place], values)
+
+
+class Turned(Placed):
+    """Notes place and overview of every turn."""
+
+    overview = (4, 4)
+
+    def apply(self, variables, batch, *, train):
+        corner = batch["overview"][0, 0, 0, 0].astype(jnp.int32)
+        seen = [*batch["position"].T, *batch["scene_size"].T]
+        seen.append(jnp.full(len(batch["views"]), corner))
+        jax.debug.callback(self.note, jnp.stack(seen, -1))
+        return jnp.zeros((len(batch["views"]), 8, 8, 4))
+
+
+def test_tta_turns_place_and_overview_with_the_scene():
+    scene, method = ArrayScene(16, 24), Turned()
+    method.seen = set()
+    engine = inference.Engine(method, plan.Tiling(8, 8, 1, tta=True))
+    list(engine.label({}, scene))
+    jax.effects_barrier()
+    small = overview.make(scene.read, scene.info, height=4, width=4)
+    expected = set()
+    for flip in (False, True):
+        for quarters in range(4):
+            marks = np.zeros((16, 24), int)
+            marks[::8, ::8] = np.arange(6).reshape(2, 3) + 1
+            marks = np.kron(marks[::8, ::8], np.ones((8, 8), int))
+            turned = np.rot90(marks[:, ::-1] if flip else marks, quarters)
+            shown = np.rot90(small[:, ::-1] if flip else small, quarters)
+            for mark in range(1, 7):
+                y, x = (int(axis.min()) for axis in np.nonzero(turned == mark))
+                expected.add((y, x, *turned.shape, int(shown[0, 0, 0])))
+    assert method.seen == expected
 
 
 def test_points_arrive_in_scene_pixels():

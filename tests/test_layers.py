@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "uhrjax/optimizer.py": set(),
     "uhrjax/sharding.py": set(),
     "uhrjax/report.py": {"uhrjax.metrics"},
+    "uhrjax/subtree.py": set(),
+    "uhrjax/canvas.py": {"uhrjax.tiling"},
     "uhrjax/output": {"uhrjax.data"},
     "data_builders": {"uhrjax.tiling", "uhrjax.data"},
     "configs": set(),

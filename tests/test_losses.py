@@ -111,3 +111,36 @@ def test_a_batch_that_groups_do_not_divide_says_what_to_use(sample):
     rule = losses.SegmentationLoss(loss_group=3)
     with pytest.raises(InputError, match=r"4 images .* groups of 3.*loss_group = 0"):
         rule.segmentation(logits, label)
+
+
+@pytest.mark.parametrize("ignore", [-1, 1])
+def test_focal_loss_leaves_out_255_and_the_class_to_ignore(sample, ignore):
+    logits, label = (np.asarray(x) for x in sample)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    counted = (label != 255) & (label != ignore)
+    true = np.take_along_axis(p, np.where(counted, label, 0)[..., None], -1)[..., 0]
+    expected = (-((1 - true) ** 2) * np.log(true))[counted].mean()
+    rule = losses.FocalLoss(gamma=2.0, ignore=ignore)
+    np.testing.assert_allclose(rule.segmentation(*sample), expected, rtol=1e-5)
+
+
+def test_focal_loss_of_gamma_0_is_cross_entropy_and_of_nothing_is_0(sample):
+    logits, label = sample
+    plain = losses.SegmentationLoss(ohem=False, loss_group=0)
+    focal = losses.FocalLoss(gamma=0.0)
+    np.testing.assert_allclose(
+        focal.segmentation(logits, label), plain.segmentation(logits, label), rtol=1e-5
+    )
+    nothing = jnp.full_like(label, 255)
+    value, gradient = jax.value_and_grad(focal.segmentation)(logits, nothing)
+    assert value == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_focal_loss_of_extreme_logits_is_finite_without_gradient(sign):
+    logits = sign * 1e4 * jnp.eye(3)[None]
+    label = jnp.arange(3)[None]
+    value, gradient = jax.value_and_grad(losses.FocalLoss().segmentation)(
+        logits[:, None], label[:, None]
+    )
+    assert jnp.isfinite(value) and not gradient.any()

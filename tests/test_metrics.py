@@ -97,6 +97,15 @@ def test_means_can_leave_out_the_background():
     assert metrics.scores(counts, leave_out=(0,)).miou == pytest.approx(0.5)
 
 
+def test_undefined_scores_can_count_as_0():
+    counts = np.array([[5, 0, 5, 0], [0, 8, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    found = metrics.scores(counts, leave_out=(0,), absent_as_zero=True)
+    assert math.isnan(found.iou[3])
+    assert found.miou == pytest.approx(0.8 / 3)
+    assert found.mean_f1 == pytest.approx(2 * 8 / 18 / 3)
+    assert found.accuracy == 13 / 20 and found.kept_accuracy == 8 / 10
+
+
 def test_nothing_counted_scores_nan_not_an_error():
     found = metrics.scores(np.zeros((2, 2), np.int64))
     assert math.isnan(found.miou) and math.isnan(found.accuracy)

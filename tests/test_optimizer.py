@@ -11,7 +11,7 @@ def recipe(**changes):
     config = ml_collections.ConfigDict(
         {
             "learning_rate": 0.1,
-            "schedule": {"power": 0.9, "per": "epoch", "offset": 0},
+            "schedule": {"power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0},
             "optimizer": {
                 "name": "sgd", "momentum": 0.9, "b1": 0.9, "b2": 0.999,
                 "weight_decay": 0.01, "decay": "all",
@@ -73,3 +73,10 @@ def test_adam_couples_its_decay():
     )
     # Adam's first step has the size of the rate, whatever the gradient: here the L2.
     np.testing.assert_allclose(updates["kernel"], -0.1, rtol=1e-4)
+
+
+def test_poly_begun_half_way_is_the_second_half_of_twice_as_many_steps():
+    found = rates(recipe(**{"schedule.per": "step", "schedule.begin": 0.5}), 50, 1)
+    whole = rates(recipe(**{"schedule.per": "step"}), 100, 1)
+    np.testing.assert_allclose(found, whole[50:], rtol=1e-5)
+    assert found[0] == pytest.approx(0.1 * 0.5**0.9)  # FCtL's code: 2.68e-5 of 5e-5

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -36,7 +36,13 @@ class TrainState:
 class CheckpointStore:
     """The checkpoints of one run, in `<workdir>/checkpoints`."""
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | pathlib.Path, keep: Sequence[int] = ()):
+        """Opens or makes them.
+
+        Args:
+            workdir: of the run.
+            keep: steps that are kept beside the latest and the best.
+        """
         self._dir = pathlib.Path(workdir).resolve() / "checkpoints"
         self._dir.mkdir(parents=True, exist_ok=True)
 
@@ -46,6 +52,7 @@ class CheckpointStore:
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(1),
+                checkpoint_managers.CustomSteps(list(keep)),
                 checkpoint_managers.BestN(
                     get_metric_fn=miou, n=1, keep_checkpoints_without_metrics=False
                 ),
@@ -74,6 +81,19 @@ class CheckpointStore:
         """Step of the highest validation mIoU; the latest where none has a score."""
         best = self._manager.best_step()
         return self.latest if best is None else best
+
+    @property
+    def selected(self) -> int | None:
+        """The step that stands for the run, as its `config.eval.select` says."""
+        if self.latest is None:
+            return None
+        last = self.meta(self.latest)["config"]["eval"].get("select") == "last"
+        return self.latest if last else self.best
+
+    @property
+    def steps(self) -> list[int]:
+        """All steps that are there, rising."""
+        return sorted(self._manager.all_steps())
 
     def path(self, step: int) -> pathlib.Path:
         """Returns the folder of a step."""

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -18,7 +19,7 @@ from uhrjax import errors
 # May differ between a run and its resumption: none of them changes a trained weight.
 HARMLESS = (
     "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
-    "eval.", "log_every", "predict.",
+    "coarse.masks", "coarse.run", "eval.", "log_every", "predict.", "refine",
 )  # fmt: skip
 
 
@@ -161,11 +162,14 @@ def _check_key(config: ml_collections.ConfigDict, key: str) -> None:
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "grid": ("shifted", "even"),
     "accumulate_how": ("mean", "sum"),
     "optimizer.name": ("sgd", "adam"),
     "optimizer.decay": ("all", "conv"),
     "schedule.per": ("epoch", "step"),
     "data.layout": ("patches", "scenes"),
+    "data.unit": ("patches", "scenes", "overviews"),
+    "eval.select": ("best", "last"),
     "eval.protocol": ("scene", "crops"),
     "eval.blend": ("average", "hann", "gaussian", "montage"),
     "eval.score": ("probabilities", "logits"),
@@ -173,7 +177,7 @@ CHOICES = {
 }
 AT_LEAST = {
     "tile": 1, "stride": 1, "batch_size": 1, "accumulate": 1, "epochs": 1,
-    "log_every": 1, "checkpoint_every": 1, "max_steps": 0, "seed": 0,
+    "log_every": 1, "checkpoint_every": 1, "max_steps": 0, "seed": 0, "sub_batch": 0,
     "num_classes": 0, "data.threads": 1, "eval.every": 1, "eval.stride": 1,
     "eval.batch_size": 0, "eval.panels": 0, "optimizer.weight_decay": 0,
     "schedule.offset": 0, "schedule.power": 0,
@@ -182,7 +186,7 @@ AT_LEAST = {
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses values that cannot work, before anything is loaded or compiled."""
-    values = _flatten(config.to_dict())
+    values = flatten(config.to_dict())
     missing = [key for key in (*AT_LEAST, *CHOICES) if key not in values]
     if missing:
         raise errors.InputError(
@@ -210,9 +214,39 @@ def check(config: ml_collections.ConfigDict) -> None:
         pair = "use () for none or (lowest, highest), both above 0"
         value = values[key]
         need(len(value) in (0, 2) and all(v > 0 for v in value), key, pair)
+    whole = "batches of scenes or overviews are not divided; use 1 (and sub_batch)"
+    need(config.accumulate == 1 or config.data.unit == "patches", "accumulate", whole)
     one_scale = "random windows of scenes have one scale; use () or layout 'patches'"
     scaled = config.data.augment.scale and config.data.layout == "scenes"
     need(not scaled, "data.augment.scale", one_scale)
+
+
+def for_stage(
+    config: ml_collections.ConfigDict, name: str, changes: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Returns the config of one stage, checked.
+
+    Args:
+        config: of all stages.
+        name: of this one; `config.stages.<name>` comes after `changes`.
+        changes: dotted key -> value.
+    """
+    own = config.stages.get(name, ml_collections.ConfigDict())
+    changed = ml_collections.ConfigDict(config.to_dict())
+    for key, value in {**changes, **flatten(own.to_dict())}.items():
+        group, _, leaf = key.rpartition(".")
+        if isinstance(value, Mapping):  # a whole group, of another method
+            value = ml_collections.ConfigDict(value)
+        else:
+            _check_key(changed, key)
+        node = changed
+        for part in filter(None, group.split(".")):
+            node = node[part]
+        node[leaf] = value
+    changed.stage, changed.stages = name, ml_collections.ConfigDict()
+    changed.refiner = ml_collections.ConfigDict()
+    check(changed)
+    return changed.lock()
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -235,7 +269,7 @@ def from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Returns `key: old -> new` for every key that matters and differs."""
-    flat_one, flat_other = _flatten(one), _flatten(other)
+    flat_one, flat_other = flatten(one), flatten(other)
     return [
         f"{key}: {flat_one.get(key)!r} -> {flat_other.get(key)!r}"
         for key in sorted(flat_one.keys() | flat_other.keys())
@@ -243,11 +277,12 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} of nested mappings."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
+from uhrjax import engine as engine_lib
 from uhrjax import inference, metrics, sharding
-from uhrjax.data import dataset, pipeline, scenes
+from uhrjax.data import band as band_lib
+from uhrjax.data import dataset, mask, pipeline, scenes
 from uhrjax.methods import base
-from uhrjax.tiling import plan
 from uhrjax.tiling import window as window_lib
 
 COUNT_WINDOW = 2048  # px; scenes are compared to their labels in windows of this side
@@ -85,7 +87,22 @@ class Evaluator:
         config: ml_collections.ConfigDict,
         method: base.Method,
         data: dataset.Dataset,
+        maps: pathlib.Path | None = None,
+        *,
+        refiner: Any = None,
+        tta: bool = False,
     ):
+        """Compiles nothing yet.
+
+        Args:
+            config: of the run.
+            method: built from it.
+            data: to score on.
+            maps: folder of label maps per split, for a method that reads labels.
+            refiner: a `trained.Trained` that refines the labels, or None.
+            tta: whether to turn every window 8 ways.
+        """
+        self._maps, self._refiner, self._tta = maps, refiner, tta
         self._config, self._method, self._data = config, method, data
         self._mesh = sharding.make_mesh()
         self._predict = make_predict(method, self._mesh)
@@ -132,10 +149,8 @@ class Evaluator:
         """Merges the windows of a scene first, then counts each pixel once."""
         reader = self._data.open_scenes(split)
         engine = self._engine(reader)
-        total = sum(
-            engine.count_windows(scenes.PreparedScene(reader, index))
-            for index in range(len(reader))
-        )
+        shown = self._open(reader, split)
+        total = sum(engine.count_windows(scene) for scene in shown)
         done = 0
 
         def on_windows(number: int, skipped: int) -> None:
@@ -143,28 +158,30 @@ class Evaluator:
             done += number
             on_progress(done, total)
 
-        for scene in predict_scenes(engine, variables, reader, on_windows=on_windows):
+        for scene in predict_scenes(engine, variables, shown, on_windows=on_windows):
             self._count_scene(result, reader, scene)
             on_scene(reader, scene)
+
+    def _open(self, reader: scenes.SceneReader, split: str) -> list[band_lib.Scene]:
+        """Returns the scenes of a split as the engine reads them."""
+        if self._maps is None:
+            return [scenes.PreparedScene(reader, i) for i in range(len(reader))]
+        masks = mask.MaskReader(self._maps / split, reader.scenes)
+        return [mask.MaskScene(masks, i) for i in range(len(reader))]
 
     def _engine(self, reader: scenes.SceneReader) -> inference.Engine:
         """Returns the engine for the widest scene; small scenes need small batches."""
         widest = max(scene.width for scene in reader.scenes)
-        tile, stride = self._config.tile, self._config.eval.stride
-        columns = len(window_lib.plan_starts(widest, tile=tile, stride=stride))
-        batch_size = min(
-            self._config.eval.batch_size or self._config.batch_size, columns
+        plan_starts = window_lib.GRIDS[self._config.grid]
+        starts = plan_starts(
+            widest, tile=self._config.tile, stride=self._config.eval.stride
         )
-        batch_size = math.ceil(batch_size / self._mesh.size) * self._mesh.size
+        batch_size = min(engine_lib.windows_per_call(self._config), len(starts))
         if batch_size not in self._engines:
-            tiling = plan.Tiling(
-                tile=tile,
-                stride=stride,
-                batch_size=batch_size,
-                blend=self._config.eval.blend,
-                score=self._config.eval.score,
-            )
-            self._engines[batch_size] = inference.Engine(self._method, tiling)
+            self._engines[batch_size] = engine_lib.make_engine(
+                self._method, self._config, refiner=self._refiner, tta=self._tta,
+                batch_size=batch_size, probabilities=False,
+            )  # fmt: skip
         return self._engines[batch_size]
 
     def _crops(
@@ -178,7 +195,7 @@ class Evaluator:
         source = self._data.open_patches(split)
         variables = jax.device_put(variables, sharding.replicated(self._mesh))
         samples = (source[i] for i in range(len(source)))
-        wanted = self._config.eval.batch_size or self._config.batch_size
+        wanted = engine_lib.windows_per_call(self._config)
         batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
         for batch in pipeline.padded_batches(samples, batch_size):
             placed = sharding.put_batch({"views": batch["views"]}, self._mesh)
@@ -287,13 +304,12 @@ def _points_in(points: np.ndarray, core: window_lib.Window) -> np.ndarray:
 def predict_scenes(
     engine: inference.Engine,
     variables: Any,
-    reader: scenes.SceneReader,
+    shown: Sequence[band_lib.Scene],
     *,
     on_windows: Callable[[int, int], None] = lambda done, skipped: None,
 ) -> Iterator[ScenePrediction]:
-    """Yields the whole label map of every scene of a prepared data set, in order."""
-    for index in range(len(reader)):
-        scene = scenes.PreparedScene(reader, index)
+    """Yields the whole label map of every scene, in order."""
+    for index, scene in enumerate(shown):
         labels = label_array(scene.info.height, scene.info.width)
         points: dict[str, list[np.ndarray]] = {}
         for rows in engine.label(variables, scene, on_windows=on_windows):

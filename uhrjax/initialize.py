@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from uhrjax import checkpoint, errors, weights
+from uhrjax import checkpoint, errors, subtree, weights
 from uhrjax.methods import base
+
+# (subtree here, run it comes from, subtree there); paths as in `subtree`.
+Starts = Sequence[tuple[str, pathlib.Path, str]]
 
 
 def start_variables(
-    config: ml_collections.ConfigDict, method: base.Method
+    config: ml_collections.ConfigDict, method: base.Method, starts: Starts = ()
 ) -> dict[str, Any]:
     """Returns the variables that training starts from.
 
     `config.init_from` is "" (random), a run folder of ours, or a weight file
     (.safetensors, .npz, .pth); `config.init_what` says whether it fills the whole model
-    or its backbone.
+    or its backbone. Then `starts` overrides subtrees, one after the other.
 
     Raises:
         errors.InputError: with every name that matches on one side only.
         FileNotFoundError: no such file or folder.
     """
+    return _from_stages(_from_config(config, method), starts)
+
+
+def _from_config(
+    config: ml_collections.ConfigDict, method: base.Method
+) -> dict[str, Any]:
     fresh = method.init(jax.random.key(config.seed))
     if not config.init_from:
         print(f"weights      random, seed {config.seed}")
@@ -54,11 +65,39 @@ def start_variables(
     return result
 
 
+def _from_stages(variables: dict[str, Any], starts: Starts) -> dict[str, Any]:
+    read: dict[pathlib.Path, dict[str, Any]] = {}
+    for ours, run, theirs in starts:
+        if run not in read:
+            read[run] = read_run(run)
+        origin = f"{run} ({theirs or 'all'})"
+        for kind, tree in variables.items():
+            there = _take(read[run].get(kind, {}), theirs)
+            here = _take(tree, ours)
+            if here is None and there is None:
+                continue  # e.g. a subtree without batch statistics
+            filled = fill(
+                {kind: here or {}}, {kind: there or {}}, only=None, origin=origin
+            )
+            # Copies: two subtrees may start from one, and training gives both away.
+            copied = jax.tree.map(jnp.copy, filled[kind])
+            variables = {**variables, kind: subtree.put(tree, ours, copied)}
+        print(f"weights      {ours or 'all'} from {origin}")
+    return variables
+
+
+def _take(tree: dict[str, Any], path: str) -> Any:
+    try:
+        return subtree.take(tree, path)
+    except KeyError:
+        return None
+
+
 def read_run(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns `params` and `batch_stats` of a run's best checkpoint, as stored."""
+    """Returns `params` and `batch_stats` that stand for a run, as stored."""
     store = checkpoint.open_run(workdir)
     try:
-        return store.read_variables(store.best)
+        return store.read_variables(store.selected)
     finally:
         store.close()
 

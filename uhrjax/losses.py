@@ -13,6 +13,7 @@ from uhrjax.errors import InputError
 from uhrjax.ops import select
 
 IGNORE_LABEL = 255
+FOCAL_EPSILON = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,33 @@ class SegmentationLoss:
                 pixel_loss, threshold=self.ohem_thresh, min_kept=self.ohem_min_kept
             )
         return self.seg_weight * jnp.mean(masked_mean(pixel_loss, valid))
+
+
+@dataclasses.dataclass(frozen=True)
+class FocalLoss:
+    """Cross-entropy that counts the less, the surer a pixel's true class is.
+
+    Probabilities are clipped to [1e-7, 1 - 1e-7]; clipped pixels have no gradient.
+    """
+
+    gamma: float = 3.0  # 0 is plain cross-entropy
+    ignore: int = -1  # a class that is left out, as 255 always is; -1: none
+
+    def segmentation(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Returns the mean over the pixels that count, a float32 scalar.
+
+        Args:
+            logits: [B, H, W, K].
+            label: [B, H, W] integers, 255 = ignore.
+        """
+        label = label.astype(jnp.int32)
+        is_true = label[..., None] == jnp.arange(logits.shape[-1])
+        probability = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+        probability = jnp.sum(jnp.where(is_true, probability, 0.0), axis=-1)
+        probability = jnp.clip(probability, FOCAL_EPSILON, 1 - FOCAL_EPSILON)
+        pixel_loss = -((1 - probability) ** self.gamma) * jnp.log(probability)
+        counted = (label != IGNORE_LABEL) & (label != self.ignore)
+        return masked_mean(pixel_loss.reshape(-1), counted.reshape(-1))
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

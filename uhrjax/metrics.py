@@ -46,15 +46,23 @@ class Scores:
     miou: float  # mean over the classes that occur in label or prediction
     mean_f1: float
     accuracy: float  # share of counted pixels that are right
+    kept_accuracy: float  # the same, of pixels whose true class no mean skips
     absent: tuple[int, ...]  # classes in neither map: in no mean
 
 
-def scores(counts: np.ndarray, *, leave_out: tuple[int, ...] = ()) -> Scores:
+def scores(
+    counts: np.ndarray,
+    *,
+    leave_out: tuple[int, ...] = (),
+    absent_as_zero: bool = False,
+) -> Scores:
     """Reads the scores off a confusion matrix.
 
     Args:
         counts: [K, K] int64 from `confusion`.
         leave_out: classes that the means skip (FarSeg and others skip the background).
+        absent_as_zero: a score that is not defined counts as 0 in the means, as in the
+            code of FCtL and GLNet (which leave out class 0).
 
     Returns:
         The scores. A class absent from the label but predicted counts with IoU 0.
@@ -67,13 +75,17 @@ def scores(counts: np.ndarray, *, leave_out: tuple[int, ...] = ()) -> Scores:
         f1 = 2 * precision * recall / (precision + recall)  # NaN where P + R = 0
     kept = np.ones(len(counts), bool)
     kept[list(leave_out)] = False
-    total = counts.sum()
+    if absent_as_zero:
+        means = [float(np.nan_to_num(score[kept]).mean()) for score in (iou, f1)]
+    else:
+        means = [_mean(score[kept]) for score in (iou, f1)]
     return Scores(
         iou=iou,
         f1=f1,
-        miou=_mean(iou[kept]),
-        mean_f1=_mean(f1[kept]),
-        accuracy=float(right.sum() / total) if total else math.nan,
+        miou=means[0],
+        mean_f1=means[1],
+        accuracy=_share(right.sum(), true.sum()),
+        kept_accuracy=_share(right[kept].sum(), true[kept].sum()),
         absent=tuple(np.flatnonzero((true == 0) & (predicted == 0)).tolist()),
     )
 
@@ -84,6 +96,10 @@ def majority_scores(counts: np.ndarray) -> Scores:
     majority = np.zeros_like(counts)
     majority[:, int(true.argmax())] = true
     return scores(majority)
+
+
+def _share(part: float, total: int) -> float:
+    return float(part / total) if total else math.nan
 
 
 def _mean(values: np.ndarray) -> float:

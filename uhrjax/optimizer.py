@@ -13,11 +13,12 @@ import optax
 def poly_schedule(
     config: ml_collections.ConfigDict, *, total_steps: int, epoch_steps: int
 ) -> optax.Schedule:
-    """Returns step -> learning rate, `lr * ((T - t) / T) ** power`.
+    """Returns step -> learning rate, `lr * ((1 - begin) * (T - t) / T) ** power`.
 
     t counts epochs (`schedule.per = "epoch"`: constant within one) or steps, plus
     `schedule.offset`; with offset 1 per epoch the last epoch trains at rate 0, as the
-    PFNet repository does.
+    PFNet repository does. `schedule.begin` is the share of the schedule that counts as
+    passed: FCtL's code trains epochs 50 to 99 of 100, which is 0.5.
     """
     per_epoch = config.schedule.per == "epoch"
     unit = epoch_steps if per_epoch else 1
@@ -26,6 +27,7 @@ def poly_schedule(
     def rate(step: jax.Array) -> jax.Array:
         done = jnp.minimum(step // unit + config.schedule.offset, total)
         left = (total - done).astype(jnp.float32) / total  # exact integers first
+        left = left * (1 - config.schedule.begin)
         return config.learning_rate * left**config.schedule.power
 
     return rate

@@ -6,23 +6,19 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import math
 import os
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import ml_collections
 import numpy as np
 
-from uhrjax import errors, host_memory, inference, output, report, trained
+from uhrjax import engine as engine_lib
+from uhrjax import errors, inference, output, report, trained
 from uhrjax.data import prepared, raster
-from uhrjax.methods import base
-from uhrjax.tiling import plan, window
+from uhrjax.tiling import window
 
-CPU_PIXELS = 1 << 20  # per program call
 WAITING = 4  # strips that may wait for the writer
 Encode = Callable[[], str]  # makes the files of a labelled scene, returns its line
 
@@ -46,9 +42,9 @@ def predict_files(
     paths = raster.list_scenes(pattern)
     names = output.distinct_names(paths)
     folder = pathlib.Path(folder).expanduser()
-    engine = make_engine(run.method, run.config)
+    engine = engine_lib.make_engine(run.method, run.config, refiner=run.refiner)
     settings = run.config.predict.to_dict()
-    options = output_options(run.config)
+    options = engine_lib.output_options(run.config)
     reading = raster.ReadOptions(**{field: settings[field] for field in READ_FIELDS})
     failed: dict[pathlib.Path, str] = {}
 
@@ -63,7 +59,7 @@ def predict_files(
         encoding: list[concurrent.futures.Future[str]] = []
         for path, name in zip(paths, names, strict=True):
             label = functools.partial(
-                _label_scene, run, engine, path, reading, name, folder, options
+                label_scene, run, engine, path, reading, name, folder, options
             )
             encode = note(path, label)
             if callable(encode):  # while the next scene is labelled
@@ -77,46 +73,10 @@ def predict_files(
     return failed
 
 
-OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(output.OutputOptions))
 READ_FIELDS = ("bands", "scale", "level", "mpp")
 
 
-def output_options(config: ml_collections.ConfigDict) -> output.OutputOptions:
-    """Returns which files `config.predict` asks for."""
-    settings = config.predict.to_dict()
-    return output.OutputOptions(**{name: settings[name] for name in OUTPUT_FIELDS})
-
-
-def make_engine(
-    method: base.Method, config: ml_collections.ConfigDict, **changes: Any
-) -> inference.Engine:
-    """Returns the engine that a config describes (eval.stride, .blend, ...).
-
-    Args:
-        method: built from the config.
-        config: of the run.
-        **changes: fields of `plan.Tiling` that differ.
-    """
-    host_memory.return_freed_arrays()
-    devices = jax.device_count()
-    wanted = config.eval.batch_size or config.batch_size
-    if not config.eval.batch_size and jax.default_backend() == "cpu":
-        # More pixels at once make a CPU no faster and cost memory.
-        wanted = min(wanted, max(CPU_PIXELS // config.tile**2, 1))
-    fields = {
-        "tile": config.tile,
-        "stride": config.eval.stride,
-        "batch_size": math.ceil(wanted / devices) * devices,
-        "blend": config.eval.blend,
-        "score": config.eval.score,
-        "border": config.predict.border,
-        "tta": config.predict.tta,
-        "probabilities": output_options(config).needs_probabilities,
-    }
-    return inference.Engine(method, plan.Tiling(**{**fields, **changes}))
-
-
-def _label_scene(
+def label_scene(
     run: trained.Trained,
     engine: inference.Engine,
     path: pathlib.Path,
@@ -277,7 +237,9 @@ def segment(
     """
     if not isinstance(run, trained.Trained):
         run = trained.load_run(run)
-    engine = make_engine(run.method, run.config, **changes)
+    engine = engine_lib.make_engine(
+        run.method, run.config, refiner=run.refiner, **changes
+    )
     if isinstance(scene, (str, os.PathLike)):
         settings = run.config.predict
         reading = raster.ReadOptions(**{name: settings[name] for name in READ_FIELDS})

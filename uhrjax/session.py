@@ -8,8 +8,18 @@ from typing import Any
 import jax
 import ml_collections
 
+from uhrjax import (
+    coarse,
+    errors,
+    methods,
+    report,
+    score,
+    sources,
+    stages,
+    trained,
+    update,
+)
 from uhrjax import config as config_lib
-from uhrjax import errors, methods, report, score, sources, trained
 from uhrjax import predict as predict_lib
 from uhrjax import train as train_lib
 from uhrjax.data import dataset
@@ -18,32 +28,56 @@ from uhrjax.methods import base
 
 
 def train(spec: str | None, overrides: list[str], workdir: str) -> int:
-    """Trains and scores; returns the exit code."""
+    """Trains and scores, stage by stage; returns the exit code."""
     config = config_lib.from_command(spec, overrides)
     folder = workdir_of(spec, workdir)
+    planned = stages.plan(config, folder)
+    wanted = stages.chosen(config, planned)
+    if len(planned) > 1:
+        stages.write_order(folder, planned)
+    for number, stage in enumerate(wanted):
+        if len(wanted) > 1:
+            print(f"\nstage {stage.name} ({number + 1} of {len(wanted)})", flush=True)
+        if not _train_stage(spec, stage):
+            break
+    return 0
+
+
+def _train_stage(spec: str | None, stage: stages.Planned) -> bool:
+    """Trains and scores one stage; returns False if it was asked to stop."""
+    config, folder = stage.config, stage.folder
     data = sources.open_data(config)
     method = methods.build(config)
     folder.mkdir(parents=True, exist_ok=True)
     _print_start(spec, folder, config, method, data)
-    evaluator = Evaluator(config, method, data)
+    maps = coarse.prepare(config, data, folder) if method.reads_labels else None
+    evaluator = Evaluator(config, method, data, maps)
 
     def validate(variables: dict[str, Any]) -> dict[str, float]:
         split = config.data.val_split
         return score.evaluate_with_bar(evaluator, variables, split).summary(config)
 
     report.write_json(folder / "config.json", config_lib.to_json(config))
-    if train_lib.train(config, method, data, folder, validate):
+    if not train_lib.train(config, method, data, folder, validate, stage.starts, maps):
+        return False
+    if stage.is_only or not stage.is_done:
         score.score_run(trained.load_run(folder), data, folder, evaluator)
-    return 0
+    return True
 
 
 def evaluate(source: str | pathlib.Path, overrides: list[str]) -> int:
     """Scores a finished run again; returns the exit code."""
     run = trained.load_run(source, overrides)
-    data = sources.open_data(run.config)
+    config, method = run.config, run.method
+    data = sources.open_data(config)
     folder = run.path.parent.parent
-    _print_start(str(run.path), folder, run.config, run.method, data)
-    evaluator = Evaluator(run.config, run.method, data)
+    _print_start(str(run.path), folder, config, method, data)
+    maps = coarse.prepare(config, data, folder) if method.reads_labels else None
+    if run.refiner is not None:
+        print(f"refined by   {run.refiner.path}", flush=True)
+    evaluator = Evaluator(
+        config, method, data, maps, refiner=run.refiner, tta=config.predict.tta
+    )
     score.score_run(run, data, folder, evaluator)
     return 0
 
@@ -91,11 +125,17 @@ def _print_start(
     method: base.Method,
     data: dataset.Dataset,
 ) -> None:
-    count = sum(leaf.size for leaf in jax.tree.leaves(method.shapes()["params"]))
+    params = method.shapes()["params"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     splits = ", ".join(f"{name} {len(s)}" for name, s in data.info.scenes.items())
     print(f"config       {origin}")
     print(f"run          {folder}")
     print(f"device       {report.device_name()}, compute {config.dtype}")
     print(f"method       {config.method}, {count / 1e6:.2f} M parameters")
+    if method.frozen:
+        free = update.trainable(method, params)
+        count = sum(leaf.size for leaf in jax.tree.leaves(free))
+        print(f"trains       {', '.join(sorted(free))}: {count / 1e6:.2f} M")
+        print(f"frozen       {', '.join(method.frozen)}")
     print(f"data         {data.info.name}, {method.num_classes} classes, {splits}")
     print(f"             from {data.scenes_dir}", flush=True)

@@ -32,28 +32,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(
-    batch: Mapping[str, Any], mesh: Mesh, *, accumulate: int = 1
-) -> dict[str, jax.Array]:
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """Puts the arrays of a batch on the devices, split along the batch axis.
 
     Args:
-        batch: arrays [B, ...] (this process's share); text entries stay behind.
+        batch: arrays [B, ...] (this process's share); text entries stay behind. An
+            array of one element in a larger batch serves all of it: every device gets
+            it.
         mesh: from `make_mesh`.
-        accumulate: micro-batches A; if above 1 the arrays become [A, B / A, ...].
 
     Returns:
         The same names with global arrays.
     """
+    size = max((len(a) for a in batch.values() if np.ndim(a)), default=1)
     placed = {}
     for name, array in batch.items():
         array = np.asarray(array)
         if array.dtype.kind in "USO":
             continue  # scene ids are for people
-        spec = PartitionSpec("data")
-        if accumulate > 1:
-            array = array.reshape(accumulate, -1, *array.shape[1:])
-            spec = PartitionSpec(None, "data")
+        serves_all = len(array) == 1 < size * mesh.size
+        spec = PartitionSpec() if serves_all else PartitionSpec("data")
         placed[name] = jax.make_array_from_process_local_data(
             NamedSharding(mesh, spec), array
         )

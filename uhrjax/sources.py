@@ -8,6 +8,7 @@ import ml_collections
 
 from uhrjax import errors, methods
 from uhrjax.data import dataset, prepared
+from uhrjax.tiling import view as view_lib
 
 
 def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
@@ -23,8 +24,11 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
     data_dir = pathlib.Path(
         config.data.root or prepared.default_data_dir()
     ).expanduser()
-    views = methods.find(config.method).views
-    patches = config.data.layout == "patches"
+    method = methods.find(config.method)
+    inputs = method.inputs(config)
+    views = _stored_views(config, () if method.reads_labels else inputs.views)
+    patches = config.data.layout == "patches" and config.data.unit != "overviews"
+    overview = inputs.overview
     name = config.data.name
     if name == "folder" and not config.data.dir:
         raise errors.InputError(
@@ -34,18 +38,24 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
     if name == "folder" or name.startswith("synthetic/"):
         from data_builders import prepare  # only here: training needs no builder
 
+        configs = [prepared.SCENES]
+        if patches:
+            configs.append(
+                prepared.patches_config(
+                    tile=config.tile, stride=config.stride, views=views,
+                    spacing=config.grid,
+                )
+            )  # fmt: skip
+        if overview:
+            configs.append(
+                prepared.overview_config(height=overview[0], width=overview[1])
+            )
         name = prepare.prepare(
-            name,
-            data_dir=data_dir,
-            configs=("scenes", "patches") if patches else ("scenes",),
-            tile=config.tile,
-            stride=config.stride,
-            views=views,
-            **_folder_options(config),
+            name, data_dir=data_dir, configs=configs, **_folder_options(config)
         ).name
     data = dataset.open_dataset(
         data_dir, name, tile=config.tile, stride=config.stride, views=views,
-        patches=patches,
+        patches=patches, spacing=config.grid, overview=overview,
     )  # fmt: skip
     for split in {config.data.train_split, config.data.val_split, config.data.split}:
         data.check_split(split)
@@ -59,6 +69,22 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
             f"classes ({', '.join(data.info.classes)}); set it to {classes} or to 0"
         )
     return data
+
+
+def _stored_views(
+    config: ml_collections.ConfigDict, wanted: tuple[view_lib.View, ...]
+) -> tuple[view_lib.View, ...]:
+    """Returns the views of the patches: the method's, or those of all stages."""
+    stored = tuple(
+        prepared.parse_view(word, tile=config.tile) for word in config.data.views
+    )
+    absent = [view for view in wanted if stored and view not in stored]
+    if absent:
+        raise errors.InputError(
+            f"config.data.views = {config.data.views} lacks the view of scale "
+            f"{absent[0].scale} that {config.method} takes; use () for its own"
+        )
+    return stored or wanted or (view_lib.View(),)
 
 
 def _folder_options(config: ml_collections.ConfigDict) -> dict[str, object]:

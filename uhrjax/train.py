@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from uhrjax import (
     checkpoint,
     errors,
+    feed,
     host_memory,
     initialize,
     optimizer,
     report,
     sharding,
+    update,
 )
 from uhrjax import (
     config as config_lib,
 )
-from uhrjax.data import augment, dataset, pipeline
+from uhrjax.data import dataset
 from uhrjax.methods import base
-
-Losses = dict[str, jax.Array]
-Step = Callable[[checkpoint.TrainState, Any], tuple[checkpoint.TrainState, Losses]]
 
 
 def train(
@@ -42,6 +41,8 @@ def train(
     data: dataset.Dataset,
     workdir: pathlib.Path,
     evaluate: Callable[[Any], dict[str, float]],
+    starts: initialize.Starts = (),
+    maps: pathlib.Path | None = None,
 ) -> bool:
     """Trains a method, or goes on with the run that `workdir` holds.
 
@@ -51,6 +52,8 @@ def train(
         data: the prepared data set.
         workdir: the run's folder: checkpoints, metrics.jsonl, config.json.
         evaluate: variables -> scores with `miou`, on the validation split.
+        starts: subtrees of the weights that come from runs of earlier stages.
+        maps: folder of label maps per split, for a network that refines them.
 
     Returns:
         True when all steps are done, False after SIGTERM asked to stop earlier.
@@ -62,9 +65,8 @@ def train(
     """
     host_memory.keep_freed_arrays()
     mesh = sharding.make_mesh()
-    sharding.check_batch(config.batch_size // config.accumulate, mesh)
-    stream, samples = _open_stream(config, method, data)
-    epoch_steps = max(samples // config.batch_size, 1)
+    source = feed.open_feed(config, method, data, mesh, maps)
+    epoch_steps = source.epoch_steps
     total = config.epochs * epoch_steps
     total = min(total, config.max_steps or total)
     schedule = optimizer.poly_schedule(
@@ -72,62 +74,47 @@ def train(
     )
     optimize = optimizer.make_optimizer(config, schedule)
 
-    state = _start_state(config, method, optimize, mesh)
+    state = _start_state(config, method, optimize, mesh, starts)
     meta = {
         "config": config_lib.to_json(config),
         "data": data.info.name,
         "classes": list(data.info.classes),
         "colours": [list(colour) for colour in data.info.colours],
         "split_hash": data.info.split_hash,
+        "epoch_steps": epoch_steps,
     }
-    step_fn = make_step(method, optimize, config, mesh)
+    take_step = update.Update(method, optimize, config, mesh)
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(checkpoint.CheckpointStore(workdir))
+        keep = [epoch * epoch_steps for epoch in config.keep_epochs]
+        store = stack.enter_context(checkpoint.CheckpointStore(workdir, keep))
         if store.latest is not None:
             _check_same_run(store.meta(store.latest), meta, workdir)
             state = store.restore(store.latest, state)
             print(f"resumed from {store.path(store.latest)}")
         first = int(state.step)
-        batches = pipeline.train_batches(
-            stream,
-            transform=augment.Augment(
-                tile=config.tile, **config.data.augment.to_dict()
-            ),
-            targets=method.targets,
-            batch_size=config.batch_size,
-            start_step=first,
-            threads=config.data.threads,
-            process=(jax.process_index(), jax.process_count()),
-        )
+        steps = source.steps(first)
         log = stack.enter_context(report.MetricLog(workdir, resume_step=first))
         stop = stack.enter_context(_StopRequest())
         bar = stack.enter_context(report.progress("train", "step", total, first))
-        pending: list[Losses] = []
-        waited, since = 0.0, time.perf_counter()
+        pending: list[update.Losses] = []
+        clock = _Clock()
         for step in range(first, total):
-            asked = time.perf_counter()
-            batch = sharding.put_batch(
-                next(batches), mesh, accumulate=config.accumulate
-            )
-            waited += time.perf_counter() - asked
-            state, losses = step_fn(state, batch)
+            state, losses = take_step(state, clock.waiting(next(steps)))
             pending.append(losses)
             bar.update()
             done = step + 1
             is_eval = done % (config.eval.every * epoch_steps) == 0 or done == total
             stopping = stop.requested  # once: the signal may come at any line
             is_save = is_eval or stopping or done % config.checkpoint_every == 0
+            is_save |= done in keep
 
             if is_save or done % config.log_every == 0:
                 means = _mean_losses(pending, range(done - len(pending), done), store)
-                seconds = time.perf_counter() - since
                 means["learning_rate"] = float(schedule(jnp.int32(step)))
-                means["patches_per_s"] = len(pending) * config.batch_size / seconds
-                means["data_wait_share"] = waited / seconds
+                means |= clock.rates()
                 log.write(done, "train", means)
                 bar.set_postfix_str(report.postfix(means))
-                pending = []
-                waited, since = 0.0, time.perf_counter()
+                pending, clock = [], _Clock()
             if is_save:
                 miou = None
                 if is_eval and not stopping:
@@ -136,7 +123,7 @@ def train(
                     log.write(done, config.data.val_split, found)
                     bar.write(f"step {done}: {report.sentence(found)}")
                 store.save(state, meta, miou)
-                waited, since = 0.0, time.perf_counter()
+                clock = _Clock()
             if stopping:
                 bar.write(f"asked to stop: saved step {done}; the same command goes on")
                 return False
@@ -148,97 +135,20 @@ def variables(state: checkpoint.TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def make_step(
-    method: base.Method,
-    optimize: optax.GradientTransformation,
-    config: ml_collections.ConfigDict,
-    mesh: jax.sharding.Mesh,
-) -> Step:
-    """Returns the compiled (state, batch) -> (state, losses); it consumes the state.
-
-    With `config.accumulate` = A > 1 the batch's arrays are [A, B / A, ...] and the step
-    uses the mean or the sum of the A gradients.
-    """
-    root, count = jax.random.key(config.seed), config.accumulate
-    gradient = jax.grad(functools.partial(_loss, method), has_aux=True)
-
-    def accumulated(
-        state: checkpoint.TrainState, batch: Any, key: jax.Array
-    ) -> tuple[Any, tuple[Any, Losses]]:
-        def add(carry: Any, inputs: Any) -> tuple[Any, Losses]:
-            batch_stats, total = carry
-            micro, index = inputs
-            grads, (batch_stats, losses) = gradient(
-                state.params, batch_stats, micro, jax.random.fold_in(key, index)
-            )
-            return (batch_stats, jax.tree.map(jnp.add, total, grads)), losses
-
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        (batch_stats, grads), losses = jax.lax.scan(
-            add, (state.batch_stats, zeros), (batch, jnp.arange(count))
-        )
-        if config.accumulate_how == "mean":
-            grads = jax.tree.map(lambda g: g / count, grads)
-        return grads, (batch_stats, jax.tree.map(jnp.mean, losses))
-
-    def step(
-        state: checkpoint.TrainState, batch: Any
-    ) -> tuple[checkpoint.TrainState, Losses]:
-        key = jax.random.fold_in(root, state.step)
-        if count > 1:
-            grads, (batch_stats, losses) = accumulated(state, batch, key)
-        else:
-            grads, (batch_stats, losses) = gradient(
-                state.params, state.batch_stats, batch, key
-            )
-        losses = {**losses, "grad_norm": optax.global_norm(grads)}
-        updates, opt_state = optimize.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return checkpoint.TrainState(
-            state.step + 1, params, batch_stats, opt_state
-        ), losses
-
-    # Fixed layouts in and out: the second step finds what the first one left.
-    everywhere = sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
-
-
-def _loss(
-    method: base.Method, params: Any, batch_stats: Any, batch: Any, key: jax.Array
-) -> tuple[jax.Array, tuple[Any, Losses]]:
-    given = {"params": params, "batch_stats": batch_stats}
-    outputs, batch_stats = method.apply(given, batch, train=True, key=key)
-    losses = method.loss(outputs, batch)
-    return losses["total"], (batch_stats, losses)
-
-
-def _open_stream(
-    config: ml_collections.ConfigDict, method: base.Method, data: dataset.Dataset
-) -> tuple[Any, int]:
-    """Returns endless shuffled samples and how many make an epoch."""
-    split = config.data.train_split
-    if config.data.layout == "patches":
-        source = data.open_patches(split)
-        return pipeline.patch_dataset(source, config.seed), len(source)
-    windows = pipeline.RandomWindows(
-        data.open_scenes(split), tile=config.tile, views=method.views
-    )
-    return pipeline.window_dataset(windows, config.seed), int(windows.counts().sum())
-
-
 def _start_state(
     config: ml_collections.ConfigDict,
     method: base.Method,
     optimize: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
+    starts: initialize.Starts,
 ) -> checkpoint.TrainState:
     """Returns fresh or imported weights, copied to every device."""
-    start = initialize.start_variables(config, method)
+    start = initialize.start_variables(config, method, starts)
     state = checkpoint.TrainState(
         step=jnp.int32(0),
         params=start["params"],
         batch_stats=start.get("batch_stats", {}),
-        opt_state=optimize.init(start["params"]),
+        opt_state=optimize.init(update.trainable(method, start["params"])),
     )
     return jax.device_put(state, sharding.replicated(mesh))
 
@@ -260,7 +170,7 @@ def _check_same_run(
 
 
 def _mean_losses(
-    pending: list[Losses], steps: range, store: checkpoint.CheckpointStore
+    pending: list[update.Losses], steps: range, store: checkpoint.CheckpointStore
 ) -> dict[str, float]:
     """Waits for the last steps and returns the mean of their losses."""
     rows = jax.device_get(pending)
@@ -286,6 +196,31 @@ def _mean_losses(
             "another --workdir"
         )
     return means
+
+
+class _Clock:
+    """Time between two log entries, and how much of it went into waiting for data."""
+
+    def __init__(self) -> None:
+        self._began, self._waited, self._samples = time.perf_counter(), 0.0, 0
+
+    def waiting(self, micros: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Hands micro-batches through and counts them."""
+        asked = time.perf_counter()
+        for micro in micros:
+            self._waited += time.perf_counter() - asked
+            size = len(micro["label"])
+            self._samples += int(np.sum(micro.get("valid", np.ones(size))))
+            yield micro
+            asked = time.perf_counter()
+
+    def rates(self) -> dict[str, float]:
+        """Returns the samples of this process per second, and the share of waiting."""
+        seconds = time.perf_counter() - self._began
+        return {
+            "patches_per_s": self._samples * jax.process_count() / seconds,
+            "data_wait_share": self._waited / seconds,
+        }
 
 
 class _StopRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -12,6 +13,8 @@ import ml_collections
 from uhrjax import checkpoint, errors, initialize, methods
 from uhrjax import config as config_lib
 from uhrjax.methods import base
+
+ORDER = "stages.json"  # of a run of several stages: their names, in order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +28,22 @@ class Trained:
     variables: dict[str, Any]
     classes: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
+    refiner: Trained | None = None  # that refines its label maps
 
     @functools.cached_property
     def weights_hash(self) -> str:
         """16 hex digits that change with any weight."""
-        return initialize.weights_hash(self.variables)
+        own = initialize.weights_hash(self.variables)
+        return own if self.refiner is None else own[:8] + self.refiner.weights_hash[:8]
 
 
 def load_run(path: str | pathlib.Path, overrides: list[str] | None = None) -> Trained:
-    """Loads the best checkpoint of a run.
+    """Loads the best checkpoint of a run, and the network that refines its labels.
 
     Args:
-        path: the run's folder (or one of its checkpoints: then that one).
+        path: the run's folder (or one of its checkpoints: then that one); of a run of
+            several stages the last one counts, with its refining network if the last
+            stage is one.
         overrides: `--config.key=value` arguments, applied to the config it was
             trained with.
 
@@ -45,11 +52,48 @@ def load_run(path: str | pathlib.Path, overrides: list[str] | None = None) -> Tr
         errors.InputError: it is damaged, or an override does not fit.
     """
     path = pathlib.Path(path).expanduser()
+    order = stage_order(path)
+    if not order:
+        return _with_refiner(_load(path, overrides))
+    absent = [name for name in order if not (path / name / "checkpoints").is_dir()]
+    if absent:
+        raise FileNotFoundError(
+            f"{path} is a run of the stages {', '.join(order)}; {absent[0]} is not "
+            "trained yet: run the training command again, or name one stage, e.g. "
+            f"--checkpoint={path / order[0]}"
+        )
+    last = _load(path / order[-1])
+    if not last.method.reads_labels:
+        return _with_refiner(_load(path / order[-1], overrides))
+    return _with_refiner(_load(path / order[-2], overrides), own=last)
+
+
+def stage_order(folder: pathlib.Path) -> list[str]:
+    """Returns the names of a run's stages, none for a run of one."""
+    path = folder / ORDER
+    return json.loads(path.read_text())["stages"] if path.is_file() else []
+
+
+def _with_refiner(run: Trained, own: Trained | None = None) -> Trained:
+    """Returns the run with what `config.refine` names, by default its own refiner."""
+    wanted = run.config.refine
+    if wanted == "none" or not (wanted or own):
+        return run
+    refiner = _load(pathlib.Path(wanted).expanduser()) if wanted else own
+    if not refiner.method.reads_labels:
+        raise errors.InputError(
+            f"config.refine={wanted!r} is a run of {refiner.config.method}, which "
+            "labels images; give a run that refines label maps (see README.md)"
+        )
+    return dataclasses.replace(run, refiner=refiner)
+
+
+def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
     step = None
     if path.parent.name == "checkpoints" and path.name.isdigit():
         path, step = path.parent.parent, int(path.name)
     with checkpoint.open_run(path) as store:
-        step = store.best if step is None else step
+        step = store.selected if step is None else step
         meta, found = store.meta(step), store.read_variables(step)
         where = store.path(step)
     if not meta.get("classes"):

@@ -53,14 +53,18 @@ def test_adaptive_max_index_stays_inside_windows_of_negative_values():
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)])
-def test_max_pool_gives_values_and_gradient_to_the_first_maximum(size):
+@pytest.mark.parametrize(("max_pool", "reach"), [
+    (pool.max_3x3_stride_2, 1), (pool.max_2x2, 0),
+])  # fmt: skip
+def test_max_pool_gives_values_and_gradient_to_the_first_maximum(max_pool, reach, size):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 4, (1, *size, 2)).astype(np.float32)
-    out, pullback = jax.vjp(pool.max_3x3_stride_2, jnp.asarray(x))
+    out, pullback = jax.vjp(max_pool, jnp.asarray(x))
+    assert out.shape[1:3] == tuple(-(-side // 2) for side in size)
     g = rng.normal(size=out.shape).astype(np.float32)
     expected, gradient = np.zeros(out.shape), np.zeros(x.shape)
     for i, j, c in np.ndindex(out.shape[1:]):
-        top, left = max(2 * i - 1, 0), max(2 * j - 1, 0)
+        top, left = max(2 * i - reach, 0), max(2 * j - reach, 0)
         window = x[0, top : 2 * i + 2, left : 2 * j + 2, c]
         row, column = np.unravel_index(np.argmax(window), window.shape)
         expected[0, i, j, c] = window.max()

@@ -36,6 +36,7 @@ class StandIn:
     """FCtL's network reduced to one convolution per context."""
 
     overview = None
+    reads_labels = collects = False
 
     def __init__(self, manifest, weights, resize="pillow"):
         scales = manifest["multipliers"][: manifest["mode"] - 1]

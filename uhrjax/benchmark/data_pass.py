@@ -57,7 +57,7 @@ def run(
     stream: Callable[[Any], grain.MapDataset],
     *,
     transform: pipeline.Transform,
-    targets: Callable[[np.ndarray], dict[str, np.ndarray]],
+    targets: pipeline.Targets,
     batch_size: int,
     batches: int,
 ) -> Pass:
@@ -90,7 +90,7 @@ def run(
             note("decode, assemble")
             sample = transform(sample, rng)
             note("augment")
-            group.append({**sample, **targets(sample["label"])})
+            group.append({**sample, **targets(sample["label"], rng)})
             note("targets")
         _stack(group)
         note("batch")

@@ -15,7 +15,8 @@ import time
 from typing import Any
 
 from uhrjax import config as config_lib
-from uhrjax import methods, predict, report
+from uhrjax import engine as engine_lib
+from uhrjax import methods, report
 from uhrjax.benchmark import network, stage, texture
 
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     config = config_lib.from_command(*config_lib.parse_flags([argv[0], *argv[2:]]))
     method = network.PixelMethod(methods.build(config))
     run = network.as_run(config, method, method.init())
-    engine = predict.make_engine(method, config)
+    engine = engine_lib.make_engine(method, config)
     started = time.perf_counter()
     stage.file_to_mask(run, engine, path, path.parent)
     found = {

@@ -20,6 +20,8 @@ from uhrjax.methods import base
 class PixelMethod:
     """One 1x1 convolution over all views, in the place of a method's network."""
 
+    reads_labels = collects = False
+
     def __init__(self, method: base.Method):
         self.num_classes, self.views = method.num_classes, method.views
         self.overview = method.overview
@@ -37,6 +39,9 @@ class PixelMethod:
         views = jnp.moveaxis(batch["views"], 1, 3)  # [B, P, P, V, 3]
         pixels = views.reshape(*views.shape[:3], -1) / np.float32(255) - 0.5
         return {"logits": pixels @ variables["params"]["kernel"]}
+
+    def context(self, variables: dict[str, Any], overview: jax.Array) -> None:
+        return None
 
     def logits(self, outputs: Mapping[str, Any]) -> jax.Array:
         return outputs["logits"]

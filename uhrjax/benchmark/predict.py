@@ -15,8 +15,8 @@ import jax
 import ml_collections
 
 from uhrjax import config as config_lib
+from uhrjax import engine as engine_lib
 from uhrjax import inference, methods, report
-from uhrjax import predict as predict_lib
 from uhrjax.benchmark import memory, network, peak, stage, table, texture, timing
 from uhrjax.data import raster
 from uhrjax.methods import base
@@ -83,7 +83,7 @@ def _describe(
     method: base.Method,
 ) -> dict[str, Any]:
     """Returns what the figures hold for."""
-    tiling = predict_lib.make_engine(method, config).tiling
+    tiling = engine_lib.make_engine(method, config).tiling
     return {
         "benchmark": "predict",
         "config": spec,
@@ -117,7 +117,7 @@ def _measure_stages(
 ) -> dict[str, Any]:
     """Times all stages with the trivial network."""
     trivial = network.PixelMethod(method)
-    engine = predict_lib.make_engine(trivial, config)
+    engine = engine_lib.make_engine(trivial, config)
     path, (rows, columns) = folder / "scene.tif", size
     print(f"scene        {columns} x {rows} px", flush=True)
     texture.write(path, rows=rows, columns=columns)
@@ -138,7 +138,7 @@ def _measure_network(
     pass_s: float,
 ) -> dict[str, Any]:
     """Times the real network alone, then from file to mask."""
-    engine = predict_lib.make_engine(method, config)
+    engine = engine_lib.make_engine(method, config)
     tiling = engine.tiling
     variables = method.init(jax.random.key(config.seed))
     print(f"network      {config.method} alone ...", flush=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from uhrjax import engine as engine_lib
 from uhrjax import inference, output, predict, trained
 from uhrjax.benchmark import texture, timing
 from uhrjax.data import prepared, raster
@@ -37,7 +38,7 @@ def measure(
     """
     with raster.open_scene(path) as scene:
         info = scene.info
-    tiling, options = engine.tiling, predict.output_options(run.config)
+    tiling, options = engine.tiling, engine_lib.output_options(run.config)
     resident = texture.MemoryScene(info.height, info.width)
 
     def label() -> None:
@@ -83,10 +84,10 @@ def file_to_mask(
 ) -> None:
     """Labels a scene file as `--mode=predict` does, into a new folder."""
     fresh = pathlib.Path(tempfile.mkdtemp(dir=folder))
-    options = predict.output_options(run.config)
+    options = engine_lib.output_options(run.config)
     with contextlib.redirect_stdout(io.StringIO()):  # the bar
         # Not `predict_files`: it compiles anew at every call.
-        encode = predict._label_scene(
+        encode = predict.label_scene(
             run, engine, path, raster.ReadOptions(), path.stem, fresh, options
         )
         encode()
@@ -99,7 +100,7 @@ def _writing(
     folder: pathlib.Path,
 ) -> Callable[[], None]:
     """Returns work that writes a whole mask, strip by strip as the engine hands out."""
-    options, classes = predict.output_options(run.config), len(run.classes)
+    options, classes = engine_lib.output_options(run.config), len(run.classes)
     labels = texture.draw_labels(tiling.stride, info.width, classes=classes, seed=3)
     likely = None
     if options.needs_probabilities:

@@ -120,3 +120,45 @@ def _max_backward(residuals, gradient):
 
 
 max_3x3_stride_2.defvjp(_max_forward, _max_backward)
+
+
+@jax.custom_vjp
+def max_2x2(x: jax.Array) -> jax.Array:
+    """2x2 max pooling with stride 2, [B, H, W, C] -> half the size, rounded up.
+
+    A last odd row or column is pooled by itself. The gradient goes to the first maximum
+    of a window in row-major order, see `max_3x3_stride_2`.
+    """
+    return jax.lax.reduce_window(
+        x,
+        np.array(-np.inf, x.dtype),
+        jax.lax.max,
+        window_dimensions=(1, 2, 2, 1),
+        window_strides=(1, 2, 2, 1),
+        padding=((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)),
+    )
+
+
+def _max_2x2_forward(x):
+    pooled = max_2x2(x)
+    return pooled, (x, pooled)
+
+
+def _max_2x2_backward(residuals, gradient):
+    x, pooled = residuals
+    batch, height, width, channels = x.shape
+    border = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    padded = jnp.pad(x, border, constant_values=-jnp.inf)
+    taken = jnp.zeros(pooled.shape, bool)
+    parts = []
+    for dy, dx in itertools.product(range(2), range(2)):
+        chosen = (padded[:, dy::2, dx::2] == pooled) & ~taken
+        taken |= chosen
+        parts.append(jnp.where(chosen, gradient, 0))
+    rows, columns = pooled.shape[1:3]
+    spread = jnp.stack(parts, axis=3).reshape(batch, rows, columns, 2, 2, channels)
+    spread = spread.transpose(0, 1, 3, 2, 4, 5).reshape(padded.shape)
+    return (spread[:, :height, :width],)
+
+
+max_2x2.defvjp(_max_2x2_forward, _max_2x2_backward)

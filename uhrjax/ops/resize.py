@@ -41,15 +41,21 @@ def nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 def interpolation_matrix(n: int, m: int, *, align_corners: bool) -> np.ndarray:
     """Returns [m, n] float32, whose product with n samples gives the m resized ones."""
-    low, high, weight = _taps(n, m, align_corners)
+    low, high, weight = taps(n, m, align_corners=align_corners)
     matrix = np.zeros((m, n))
     np.add.at(matrix, (np.arange(m), low), 1 - weight)
     np.add.at(matrix, (np.arange(m), high), weight)
     return matrix.astype(np.float32)
 
 
-def _taps(n: int, m: int, align_corners: bool):
-    """Lower and upper source index of every output sample, weight of the upper."""
+def taps(
+    n: int, m: int, *, align_corners: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what each of m samples interpolates, when n are resized to m.
+
+    Returns:
+        Lower and upper source index [m] int, weight of the upper [m] float64.
+    """
     if align_corners:
         position = np.arange(m) * ((n - 1) / (m - 1) if m > 1 else 0.0)
     else:
@@ -62,7 +68,7 @@ def _taps(n: int, m: int, align_corners: bool):
 def _interpolate(x: jax.Array, axis: int, n: int, m: int, align_corners: bool):
     if n == m:
         return x
-    low, high, weight = _taps(n, m, align_corners)
+    low, high, weight = taps(n, m, align_corners=align_corners)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     shape = [1] * x.ndim
     shape[axis] = m

@@ -44,7 +44,7 @@ def _with_folders(file: pathlib.Path, parts: int) -> str:
 
 def stem_of(scene: prepared.SceneInfo) -> str:
     """Returns the common beginning of a scene's file names."""
-    stem = scene.id.replace("/", "_").replace(os.sep, "_")
+    stem = prepared.file_stem(scene.id)
     if not stem or stem.startswith("."):
         raise errors.InputError(
             f"scene id {scene.id!r} gives no file name; use one that is not empty and "

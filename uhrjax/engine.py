@@ -1,0 +1,90 @@
+"""The engine that a config describes, for evaluation and prediction alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import ml_collections
+
+from uhrjax import errors, host_memory, inference, output, refine
+from uhrjax.methods import base
+from uhrjax.tiling import plan
+
+CPU_PIXELS = 1 << 20  # per program call
+OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(output.OutputOptions))
+
+
+def output_options(config: ml_collections.ConfigDict) -> output.OutputOptions:
+    """Returns which files `config.predict` asks for."""
+    settings = config.predict.to_dict()
+    return output.OutputOptions(**{name: settings[name] for name in OUTPUT_FIELDS})
+
+
+def windows_per_call(config: ml_collections.ConfigDict) -> int:
+    """Returns how many windows one program call labels, before devices round it up."""
+    if config.eval.batch_size:
+        return config.eval.batch_size
+    wanted = config.batch_size
+    if config.data.unit != "patches":  # a batch counts scenes
+        wanted = config.sub_batch or CPU_PIXELS // config.tile**2
+    if jax.default_backend() == "cpu":
+        # More pixels at once make a CPU no faster and cost memory.
+        wanted = min(wanted, CPU_PIXELS // config.tile**2)
+    return max(wanted, 1)
+
+
+def make_engine(
+    method: base.Method,
+    config: ml_collections.ConfigDict,
+    *,
+    refiner: Any = None,
+    **changes: Any,
+) -> inference.Engine | refine.RefinedEngine:
+    """Returns the engine that a config describes (eval.stride, .blend, ...).
+
+    Args:
+        method: built from the config.
+        config: of the run.
+        refiner: a `trained.Trained` that refines the labels, or None.
+        **changes: fields of `plan.Tiling` that differ.
+
+    Raises:
+        errors.InputError: the refiner does not go with the config.
+    """
+    host_memory.return_freed_arrays()
+    fields = {
+        "tile": config.tile,
+        "stride": config.eval.stride,
+        "batch_size": windows_per_call(config),
+        "blend": config.eval.blend,
+        "score": config.eval.score,
+        "grid": config.grid,
+        "border": config.predict.border,
+        "tta": config.predict.tta,
+        "probabilities": output_options(config).needs_probabilities,
+        **changes,
+    }
+    devices = jax.device_count()
+    fields["batch_size"] = math.ceil(fields["batch_size"] / devices) * devices
+    tiling = plan.Tiling(**fields)
+    if refiner is None:
+        return inference.Engine(method, tiling)
+    own = refiner.config
+    if own.tile != tiling.tile:
+        raise errors.InputError(
+            f"{refiner.path} refines windows of {own.tile} px, the scenes are labelled "
+            f"in windows of {tiling.tile} px; use a refiner trained with --config.tile="
+            f"{tiling.tile}, or --config.refine=none"
+        )
+    first = dataclasses.replace(tiling, probabilities=False)
+    second = dataclasses.replace(
+        tiling, blend=own.eval.blend, score=own.eval.score, tta=False
+    )
+    return refine.RefinedEngine(
+        inference.Engine(method, first),
+        inference.Engine(refiner.method, second),
+        refiner.variables,
+    )

@@ -1,0 +1,130 @@
+"""What a run trains on: an endless stream of micro-batches, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from uhrjax import sharding
+from uhrjax.data import augment, dataset, mask, pipeline
+from uhrjax.methods import base
+from uhrjax.tiling import view as view_lib
+
+Micro = tuple[dict[str, np.ndarray], bool]  # a micro-batch; whether it ends a step
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Batches of a run as a pure function of the step."""
+
+    epoch_steps: int
+    start: Callable[[int], Iterator[Micro]]  # from a step on
+
+    def steps(self, first: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+        """Yields, per step from `first` on, its micro-batches."""
+        stream = self.start(first)
+        while True:
+            yield _until_last(stream)
+
+
+def open_feed(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    data: dataset.Dataset,
+    mesh: jax.sharding.Mesh,
+    maps: pathlib.Path | None = None,
+) -> Feed:
+    """Opens the training split in the units that `config.data.unit` names.
+
+    - "patches": `batch_size` shuffled patches a step, in `accumulate` micro-batches;
+    - "scenes": `batch_size` scenes a step, all patches of each in micro-batches of
+      `sub_batch` (0: all of a scene at once);
+    - "overviews": `batch_size` whole scenes made small.
+
+    Raises:
+        errors.InputError: a batch that the devices cannot share.
+    """
+    by_scene = config.data.unit == "scenes"
+    if not by_scene:  # micro-batches of scenes are filled up
+        sharding.check_batch(config.batch_size // config.accumulate, mesh)
+    side = config.tile
+    if config.data.unit == "overviews":
+        side = method.overview
+    common = {
+        "transform": augment.Augment(tile=side, **config.data.augment.to_dict()),
+        "targets": method.targets,
+        "threads": config.data.threads,
+        "process": (jax.process_index(), jax.process_count()),
+    }
+    if by_scene:
+        if maps is not None:
+            shown = data.info.scenes[config.data.train_split]
+            masks = mask.MaskReader(maps / config.data.train_split, shown)
+            common["coarse"] = mask.CoarseWindows(masks, method.views[-1].scale)
+        return _by_scene(config, method, data, {**common, "multiple": mesh.size})
+    return _by_sample(config, method, data, common)
+
+
+def _by_sample(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    data: dataset.Dataset,
+    common: dict[str, Any],
+) -> Feed:
+    split, unit = config.data.train_split, config.data.unit
+    if unit == "overviews":
+        source = data.open_overviews(split)
+        samples, count = pipeline.patch_dataset(source, config.seed), len(source)
+    elif config.data.layout == "patches":
+        source = data.open_patches(split, views=method.views)
+        samples, count = pipeline.patch_dataset(source, config.seed), len(source)
+    else:
+        windows = data.open_windows(split, views=method.views)
+        samples = pipeline.window_dataset(windows, config.seed)
+        count = int(windows.counts().sum())
+
+    def start(step: int) -> Iterator[Micro]:
+        batches = pipeline.train_batches(
+            samples, batch_size=config.batch_size, start_step=step, **common
+        )
+        for batch in batches:
+            size = len(batch["label"]) // config.accumulate
+            for k in range(config.accumulate):
+                part = slice(k * size, (k + 1) * size)
+                micro = {name: array[part] for name, array in batch.items()}
+                yield micro, k + 1 == config.accumulate
+
+    return Feed(max(count // config.batch_size, 1), start)
+
+
+def _until_last(stream: Iterator[Micro]) -> Iterator[dict[str, np.ndarray]]:
+    for micro, is_last in stream:
+        yield micro
+        if is_last:
+            return
+
+
+def _by_scene(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    data: dataset.Dataset,
+    common: dict[str, Any],
+) -> Feed:
+    split = config.data.train_split
+    views = (view_lib.View(),) if method.reads_labels else method.views
+    grid = data.open_grid(split, views=views)
+
+    def start(step: int) -> Iterator[Micro]:
+        return pipeline.scene_batches(
+            grid, scenes_per_step=config.batch_size, sub_batch=config.sub_batch,
+            seed=config.seed, overviews=data.overviews(split), start_step=step,
+            **common,
+        )  # fmt: skip
+
+    return Feed(pipeline.scene_steps(len(grid.scenes), config.batch_size), start)

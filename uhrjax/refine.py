@@ -1,0 +1,155 @@
+"""Label maps refined on their way out: a second network behind any method.
+
+The second network sees label maps only, in wider windows than the first. Both pass over
+the scene band by band, the second a few bands behind; the labels between them stay on
+the device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uhrjax import canvas, errors, inference
+from uhrjax.data import band as band_lib
+from uhrjax.tiling import plan
+
+
+class RefinedEngine:
+    """Two engines as one; it labels scenes as `inference.Engine` does."""
+
+    def __init__(self, first: inference.Engine, second: inference.Engine, weights: Any):
+        """Joins a segmenting and a refining engine.
+
+        Args:
+            first: of any method.
+            second: of a method that reads labels; of the same tile, stride, grid and
+                batch size.
+            weights: variables of the second.
+
+        Raises:
+            errors.InputError: the refining network knows other classes.
+        """
+        ours, theirs = first.method.num_classes, second.method.num_classes
+        if ours != theirs:
+            raise errors.InputError(
+                f"the refining network was trained for {theirs} classes, the scenes "
+                f"are labelled with {ours}; use one trained on the same data"
+            )
+        self._first, self._second, self._weights = first, second, weights
+        self.method, self.tiling = first.method, second.tiling
+        tile, block = second.tiling.tile, second.tiling.block
+        self._tall = tile + 2 * second.margin  # rows that a band of the second sees
+        # Bands of the first end up to one tile below, and begin up to one above.
+        self._room = self._tall + 3 * tile
+        strip = np.full((self._room, block, 1), canvas.UNSEEN, np.uint8)
+        self._empty = jax.device_put(strip, first.everywhere)
+        self.write = jax.jit(_write, donate_argnums=0)
+        self.cut = jax.jit(functools.partial(_cut, rows=self._tall))
+        self.drop = jax.jit(_drop, donate_argnums=0)
+
+    def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
+        """Returns how many windows of the first network `label` runs or skips."""
+        return self._first.count_windows(
+            scene, first_row=self._first_row(scene, first_row)
+        )
+
+    def label(
+        self,
+        variables: Any,
+        scene: band_lib.Scene,
+        *,
+        first_row: int = 0,
+        on_windows: inference.OnWindows = lambda done, skipped: None,
+    ) -> Iterator[inference.Rows]:
+        """Yields refined labels, see `inference.Engine.label`."""
+        second = self._second
+        bands = self._bands(scene, first_row)
+        crude = self._first.run(
+            variables, scene, first_row=self._first_row(scene, first_row),
+            on_windows=on_windows,
+        )  # fmt: skip
+        loaded = self._load(scene, bands, crude)
+        weights = jax.device_put(self._weights, self._first.everywhere)
+        groups = second.run_bands(weights, {}, bands, loaded, lambda *counts: None)
+        yield from second.hand_out(groups, first_row)
+
+    def _bands(self, scene: band_lib.Scene, first_row: int) -> list[plan.Band]:
+        size = (scene.info.height, scene.info.width)
+        return plan.plan_bands(*size, self.tiling, first_row=first_row)
+
+    def _first_row(self, scene: band_lib.Scene, first_row: int) -> int:
+        """Returns the first row of labels that the second network looks at."""
+        return max(self._bands(scene, first_row)[0].top - self._second.margin, 0)
+
+    def _load(
+        self,
+        scene: band_lib.Scene,
+        bands: list[plan.Band],
+        crude: Iterator[list[inference.Labelled]],
+    ) -> Iterator[inference.Labelled]:
+        """Yields the second network's bands as soon as their labels are there."""
+        size = (scene.info.height, scene.info.width)
+        margin, tile = self._second.margin, self.tiling.tile
+        strips = [self._empty] * bands[0].blocks
+        base, filled = None, -1  # row of the strips' top; rows below this are missing
+        valid: dict[int, np.ndarray | None] = {}  # by the top of a band
+        for band in bands:
+            while filled < min(band.top + tile + margin, size[0]):
+                for labelled in next(crude):
+                    top = labelled.band.top
+                    if base is None:
+                        base = min(top, band.top - margin)
+                    offset = np.int32(top - base)
+                    strips = [
+                        self.write(
+                            strip.copy() if strip is self._empty else strip,
+                            taken["labels"], offset, self._inside(labelled, j),
+                        )
+                        for j, (strip, taken) in enumerate(
+                            zip(strips, labelled.taken, strict=True)
+                        )
+                    ]  # fmt: skip
+                    filled = top + labelled.band.finished
+                    valid[top] = labelled.valid
+            advance = band.top - margin - base
+            strips = [self.drop(strip, np.int32(advance)) for strip in strips]
+            base += advance
+            images = [self.cut(strip) for strip in strips]
+            yield inference.Labelled(band, images, 0, valid.pop(band.top), size)
+
+    def _inside(self, labelled: inference.Labelled, j: int) -> np.ndarray:
+        """Returns which pixels of a block are of the scene and hold data, [h, w]."""
+        tile, block = self.tiling.tile, self.tiling.block
+        height, width = labelled.size
+        inside = np.zeros((tile, block), bool)
+        columns = min(block, width - j * block)
+        inside[: height - labelled.band.top, :columns] = True
+        if labelled.valid is not None:
+            valid = labelled.valid[:, j * block : j * block + columns]
+            inside[: len(valid), :columns] &= valid
+        return inside
+
+
+def _write(
+    strip: jax.Array, labels: jax.Array, offset: jax.Array, inside: jax.Array
+) -> jax.Array:
+    """Writes a block of labels; rows it has not finished are overwritten later."""
+    labels = jnp.where(inside, labels, canvas.UNSEEN).astype(strip.dtype)
+    return jax.lax.dynamic_update_slice(strip, labels[..., None], (offset, 0, 0))
+
+
+def _cut(strip: jax.Array, *, rows: int) -> jax.Array:
+    return strip[:rows]
+
+
+def _drop(strip: jax.Array, rows: jax.Array) -> jax.Array:
+    """Drops rows at the top."""
+    room = jnp.full_like(strip, canvas.UNSEEN)
+    both = jnp.concatenate([strip, room])
+    return jax.lax.dynamic_slice_in_dim(both, rows, len(strip))
