@@ -26,6 +26,7 @@ def trace(**fields):
         ("none", [(18, 24), (9, 12), (5, 6), (3, 3)]),
         ("keep_stride", [(18, 24), (9, 12), (5, 6), (3, 3)]),
         ("os8", [(18, 24), (9, 12), (9, 12), (9, 12)]),
+        ("os8_late", [(18, 24), (9, 12), (9, 12), (9, 12)]),
         ("os16", [(18, 24), (9, 12), (5, 6), (5, 6)]),
     ],
 )
@@ -80,3 +81,10 @@ def test_recomputing_blocks_changes_neither_result_nor_gradient():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *results
     )
+
+
+@pytest.mark.parametrize("stem", ["classic", "deep"])
+def test_the_first_convolution_comes_first_where_it_is_asked_for(stem):
+    plain, _ = trace(depth=18, stem=stem, width=4)
+    shapes, _ = trace(depth=18, stem=stem, width=4, with_stem=True)
+    assert shapes == [(35, 48, 4), *plain]

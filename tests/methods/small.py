@@ -11,6 +11,19 @@ SMALL_PFNET = SMALL | {
     "maxpool_size": 2,
     "avgpool_size": 2,
 }
+SMALL_FCTL = {
+    "contexts": ("2", "global", "local"),
+    "width": 2,
+    "fc_features": 8,
+    "gamma_init": 0.5,  # at 0 contexts have no gradient
+}
+MODELS = {
+    "glnet": SMALL | {"mode": "local"},
+    "pfnet": SMALL_PFNET,
+    "fctl": SMALL_FCTL,
+    "refinement": {"width": 2, "gamma_init": 0.5},
+}
+LOSSES = {"cascadepsp": {}, "glnet": {}, "fctl": {}, "refinement": {}}
 
 
 # Compiles fast, runs slowly: right for what runs once.
@@ -22,8 +35,8 @@ def run_once(function, *args):
 
 
 def config(method="pfnet", *, model=None, loss=None, **changes):
-    fields = SMALL_PFNET if method == "pfnet" else SMALL
-    loss = {"ohem_min_kept": 500} | (loss or {})
+    fields = MODELS.get(method, SMALL)
+    loss = LOSSES.get(method, {"ohem_min_kept": 500}) | (loss or {})
     return ml_collections.ConfigDict(
         {
             "method": method,
@@ -47,3 +60,25 @@ def batch(*, size=(64, 96), count=2, seed=0):
     label[:, 50:60, 5:15] = 255
     views = rng.integers(0, 256, (count, 1, *size, 3), np.uint8)
     return {"views": views, "label": label}
+
+
+def batch_for(method, *, size=(64, 96), count=2, seed=0):
+    """Returns a batch with everything that the method reads."""
+    found = batch(size=size, count=count, seed=seed)
+    rng = np.random.default_rng(seed)
+    shape = (count, len(method.views), *size, 3)
+    found["views"] = rng.integers(0, 256, shape, np.uint8)
+    if method.overview:
+        shape = (count, *method.overview, 3)
+        found["overview"] = rng.integers(0, 256, shape, np.uint8)
+        found["position"] = rng.integers(0, 60, (count, 2), np.int32)
+        found["scene_size"] = np.full((count, 2), 160, np.int32)
+    if getattr(method, "refines", False):
+        targets = [method.targets(label, rng) for label in found["label"]]
+        found |= {name: np.stack([t[name] for t in targets]) for name in targets[0]}
+    if getattr(method, "reads_labels", False):
+        wide = [round(side * method.module.context) for side in size]
+        coarse = rng.integers(0, method.num_classes, (count, *wide), np.uint8)
+        coarse[:, :5] = 255
+        found["coarse"] = coarse
+    return found

@@ -10,6 +10,16 @@ from uhrjax import methods
 from uhrjax.errors import InputError
 
 VARIANTS = {
+    "cascadepsp": ("cascadepsp", {}),
+    "fctl": ("fctl", {}),
+    "fctl, one encoder": (
+        "fctl",
+        {"contexts": ("1.5",), "encoders": "shared", "value": "local"},
+    ),
+    "fctl, Eq. 1": ("fctl", {"contexts": ("2", "local"), "fusion": "adaptive_paper"}),
+    "fctl, no context": ("fctl", {"contexts": ()}),
+    "glnet": ("glnet", {}),
+    "glnet, one branch": ("glnet", {"mode": "local_alone"}),
     "pfnet": ("pfnet", {}),
     "pfnet, two passes": (
         "pfnet",
@@ -18,6 +28,11 @@ VARIANTS = {
     "pfnet, bottom up": (
         "pfnet",
         {"direction": "bottom_up", "edge_prediction": "direct", "levels": ("F3",)},
+    ),
+    "refinement": ("refinement", {}),
+    "refinement, all switches": (
+        "refinement",
+        {"context": 1.5, "share_encoders": True, "context_skips": True},
     ),
     "upernet": ("upernet", {}),
     "semantic_fpn": ("semantic_fpn", {}),
@@ -38,7 +53,7 @@ def test_every_method_of_the_table_is_tested():
 
 def test_loss_is_finite_and_its_gradient_reaches_every_weight(built):
     method, variables = built
-    batch = {k: jnp.asarray(v) for k, v in small.batch().items()}
+    batch = {k: jnp.asarray(v) for k, v in small.batch_for(method).items()}
 
     def loss(params):
         # Running statistics: batch norm would cancel the biases in front of it.
@@ -49,7 +64,8 @@ def test_loss_is_finite_and_its_gradient_reaches_every_weight(built):
     gradients, (losses, logits) = small.run_once(
         jax.grad(loss, has_aux=True), variables["params"]
     )
-    assert logits.shape == (2, 64, 96, 5) and logits.dtype == jnp.float32
+    answers = 1 if getattr(method, "refines", False) else 5  # inside or not, or classes
+    assert logits.shape == (2, 64, 96, answers) and logits.dtype == jnp.float32
     assert all(value.shape == () and jnp.isfinite(value) for value in losses.values())
     parts = sum(value for name, value in losses.items() if name != "total")
     np.testing.assert_allclose(losses["total"], parts, rtol=1e-6)
@@ -57,6 +73,7 @@ def test_loss_is_finite_and_its_gradient_reaches_every_weight(built):
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
         if not (jnp.isfinite(leaf).all() and leaf.any())
+        and path[0].key not in method.frozen
     ]
     assert not still
 
@@ -64,7 +81,7 @@ def test_loss_is_finite_and_its_gradient_reaches_every_weight(built):
 def test_training_returns_new_statistics_and_depends_on_the_key(built):
     method, variables = built
     # Two images of 64 px leave 8 values per channel to the coarsest batch norm.
-    batch = small.batch(size=(64, 64))
+    batch = small.batch_for(method, size=(64, 64))
 
     run = jax.jit(
         lambda key: method.apply(variables, batch, train=True, key=key),
@@ -72,37 +89,44 @@ def test_training_returns_new_statistics_and_depends_on_the_key(built):
     )
 
     outputs, stats = run(jax.random.key(1))
-    assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
-    moved = jax.tree.map(
-        lambda a, b: bool((a != b).any()), stats, variables["batch_stats"]
+    before = variables.get("batch_stats", {})
+    assert jax.tree.structure(stats) == jax.tree.structure(before)
+    before, after = (
+        {k: v for k, v in tree.items() if k not in method.frozen}
+        for tree in (before, stats)
     )
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), after, before)
     assert all(jax.tree.leaves(moved))
     again, _ = run(jax.random.key(1))
     np.testing.assert_array_equal(outputs["logits"], again["logits"])
-    if getattr(method.module, "ppm", method.module_class.__name__ == "UPerNet"):
+    if getattr(method.module, "dropout", 0) and getattr(method.module, "ppm", True):
         other, _ = run(jax.random.key(2))
         assert (other["logits"] != outputs["logits"]).any()
 
 
 def test_a_batch_equals_its_single_images_and_uint8_its_normalised_floats(built):
     method, variables = built
-    batch = small.batch()
+    batch = small.batch_for(method)
 
     run = jax.jit(
-        lambda v, x: method.logits(method.apply(v, {"views": x})),
+        lambda v, b: method.logits(method.apply(v, b)),
         compiler_options=small.FAST_COMPILE,
     )
-    together = run(variables, batch["views"])
-    scaled = (batch["views"] / 255 - np.array(method.mean)) / np.array(method.std)
+    together = run(variables, batch)
+    for name in ("views", "overview"):
+        if name in batch:
+            scaled = (batch[name] / 255 - np.array(method.mean)) / np.array(method.std)
+            batch[name] = scaled.astype(np.float32)
     for image in range(2):
-        alone = run(variables, scaled[image : image + 1].astype(np.float32))
-        np.testing.assert_allclose(together[image], alone[0], atol=2e-4)
+        one = {name: value[image : image + 1] for name, value in batch.items()}
+        np.testing.assert_allclose(together[image], run(variables, one)[0], atol=2e-4)
 
 
 def test_host_targets_and_points_have_the_promised_form(built):
     method, variables = built
-    batch = small.batch()
-    for name, target in method.targets(batch["label"][0]).items():
+    batch = small.batch_for(method)
+    targets = method.targets(batch["label"][0], np.random.default_rng(0))
+    for name, target in targets.items():
         assert target.shape == (64, 96) and target.dtype == np.uint8, name
     outputs = jax.eval_shape(lambda: method.apply(variables, batch))
     for name, points in method.points(outputs).items():
@@ -111,12 +135,13 @@ def test_host_targets_and_points_have_the_promised_form(built):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_initial_weights_have_the_distribution_the_modules_declare(name):
-    method = methods.build(small.config(name, model={"width": 8, "fpn_dim": 16}))
+    wider = {"width": 8, "fpn_dim": 16, "fc_features": 16}
+    known = small.config(name).model
+    wider = {field: value for field, value in wider.items() if field in known}
+    method = methods.build(small.config(name, model=wider))
     ours = method.init(jax.random.key(0))
-    images = jnp.zeros((1, 64, 64, 3))
-    declared = small.run_once(
-        lambda key: method.module.init(key, images, train=False), jax.random.key(0)
-    )
+    # Under a transformation the modules' own initialisers run.
+    declared = small.run_once(method.init, jax.random.key(0))
     assert jax.tree.structure(ours) == jax.tree.structure(declared)
 
     def compare(path, a, b):
@@ -148,7 +173,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_variables(name):
     )
     variables = exact.init(jax.random.key(0))
     jax.tree.map(lambda a: a.dtype == jnp.float32 or pytest.fail(), rough.shapes())
-    batch = small.batch(size=(64, 64), count=1)
+    batch = small.batch_for(exact, size=(64, 64), count=1)
     results = []
     for method in (exact, rough):
         run = lambda v, m=method: m.apply(v, batch)["logits"]  # noqa: E731
@@ -222,7 +247,7 @@ def test_variables_convert_back_and_forth_under_our_own_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "pfnets"}, "'pfnets' is unknown; use one of pfnet, semantic_fpn"),
+        ({"method": "pfnets"}, "'pfnets' is unknown; use one of .*pfnet, "),
         ({"dtype": "float16"}, "config.dtype = 'float16'; use one of float32"),
         ({"num_classes": 1}, "num_classes = 1; use 2 to 255"),
         ({"tile": 100}, "config.tile: 100 x 100 px.*use 128 x 128"),

@@ -35,7 +35,9 @@ def test_flows_exist_for_the_chosen_levels_only(levels, ppm):
     assert set(outputs["edge_logits"]) == set(levels)
     neck = set(method.shapes()["params"]["neck"])
     assert ("ppm" in neck) == ppm and ("lateral_3" in neck) != ppm
-    assert bool(method.targets(np.zeros((8, 8), np.uint8))) == bool(levels)
+    assert bool(
+        method.targets(np.zeros((8, 8), np.uint8), np.random.default_rng(0))
+    ) == bool(levels)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,12 @@ def test_loss_draws_the_boundary_itself_where_the_batch_has_none(rule):
     without = method.loss(outputs, batch)
     with_device = method.loss(outputs, batch | {"boundary": device})
     assert without["edge_F5"] == with_device["edge_F5"]
-    host = np.stack([method.targets(label)["boundary"] for label in batch["label"]])
+    host = np.stack(
+        [
+            method.targets(label, np.random.default_rng(0))["boundary"]
+            for label in batch["label"]
+        ]
+    )
     with_host = method.loss(outputs, batch | {"boundary": host})
     np.testing.assert_allclose(with_host["edge_F5"], without["edge_F5"], rtol=0.05)
 

@@ -26,8 +26,10 @@ DILATIONS = {
     "none": ((1, 1), (2, 1), (2, 1), (2, 1)),
     "keep_stride": ((1, 1), (2, 1), (2, 2), (2, 4)),
     "os8": ((1, 1), (2, 1), (1, 2), (1, 4)),
+    "os8_late": ((1, 1), (2, 1), (1, 2), (1, 4)),
     "os16": ((1, 1), (2, 1), (2, 1), (1, 2)),
 }
+LATE = ("os8_late",)  # modes in which a stage's first block is not dilated yet
 # Names in published segmentation networks -> names below `backbone`.
 TORCH_NAMES = (
     (r"^layer0\.0\.(\d+)\.", r"backbone.conv1.\1."),
@@ -44,6 +46,7 @@ class ResNet(nn.Module):
     stem: str = "classic"  # "classic" 7x7, or "deep": three 3x3
     dilation: str = "none"  # a key of DILATIONS
     width: int = 64  # channels inside a block of layer1
+    with_stem: bool = False  # also return what the stem's first convolution makes
     remat: bool = False  # recompute the blocks in the backward pass
     dtype: Dtype = jnp.float32
 
@@ -52,58 +55,66 @@ class ResNet(nn.Module):
         """Returns the feature maps C2 .. C5.
 
         Args:
-            images: [B, H, W, 3] float, normalised.
+            images: [B, H, W, 3 or more] float, normalised.
             train: use and update the statistics of the batch.
 
         Returns:
             Four maps [B, h, w, C]; C = width * (1, 2, 4, 8), times 4 from depth 50 on;
-            strides 4, 8, 16, 32 unless dilated.
+            strides 4, 8, 16, 32 unless dilated. Before them, if asked for, the first
+            convolution's result [B, H / 2, W / 2, width], neither normalised nor
+            rectified.
         """
-        x = self._stem(images, train)
+        first, x = self._stem(images, train)
         x = pool.max_3x3_stride_2(x)
         block_class = Bottleneck if self.depth >= 50 else BasicBlock
         if self.remat:
             block_class = nn.remat(block_class, static_argnums=(2,))
-        features = []
+        features = [first] if self.with_stem else []
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             stride, dilation = DILATIONS[self.dilation][stage]
+            is_late = self.dilation in LATE
             for block in range(blocks):
                 x = block_class(
                     width=self.width * 2**stage,
                     stride=stride if block == 0 else 1,
-                    dilation=dilation,
+                    dilation=1 if block == 0 and is_late else dilation,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train)
             features.append(x)
         return features
 
-    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, 3] -> [B, H/2, W/2, width or, deep, 2 * width]."""
+    def _stem(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """[B, H, W, C] -> the first convolution's result, the stem's, both at H/2."""
         if self.stem == "deep":
+            first = None
             for index, (factor, stride) in enumerate(((1, 2), (1, 1), (2, 1))):
                 last = index == 2
                 x = _conv(self, f"conv1_{3 * index}", self.width * factor, 3, stride)(x)
+                first = x if index == 0 else first
                 x = _norm(self, "bn1" if last else f"conv1_{3 * index + 1}", train)(x)
                 x = nn.relu(x)
-            return x
-        x = _conv(self, "conv1", self.width, 7, 2)(x)
-        return nn.relu(_norm(self, "bn1", train)(x))
+            return first, x
+        first = _conv(self, "conv1", self.width, 7, 2)(x)
+        return first, nn.relu(_norm(self, "bn1", train)(first))
 
 
-def of_fields(network: nn.Module) -> ResNet:
+def of_fields(
+    network: nn.Module, *, name: str = "backbone", with_stem: bool = False
+) -> ResNet:
     """Returns the backbone that a network's fields of the same names describe.
 
-    To be called inside the network's `__call__`, whose submodule `backbone` it becomes.
+    To be called inside the network's `__call__` or `setup`, whose submodule it becomes.
     """
     return ResNet(
         depth=int(network.backbone.removeprefix("resnet")),
         stem=network.stem,
         dilation=network.dilation,
         width=network.width,
+        with_stem=with_stem,
         remat=network.remat,
         dtype=network.dtype,
-        name="backbone",
+        name=name,
     )
 
 

@@ -3,10 +3,23 @@
 import ml_collections
 
 from uhrjax.errors import InputError
-from uhrjax.methods import base, pfnet, semantic_fpn, upernet
+from uhrjax.methods import (
+    base,
+    cascadepsp,
+    fctl,
+    glnet,
+    pfnet,
+    refinement,
+    semantic_fpn,
+    upernet,
+)
 
 METHODS: dict[str, type[base.Method]] = {
+    "cascadepsp": cascadepsp.CascadePSPMethod,
+    "fctl": fctl.FCtLMethod,
+    "glnet": glnet.GLNetMethod,
     "pfnet": pfnet.PFNetMethod,
+    "refinement": refinement.RefinementMethod,
     "semantic_fpn": semantic_fpn.SemanticFPNMethod,
     "upernet": upernet.UPerNetMethod,
 }

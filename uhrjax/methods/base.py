@@ -11,17 +11,20 @@ A batch is a dict; B samples, V views of P x P px each:
 | `position`   | [B, 2]          | int32     | (top, left) of the first view, scene px |
 | `scene_size` | [B, 2]          | int32     | (height, width) of the scene, px        |
 | `scene_id`   | [B]             | str       | stays on the host                       |
-| `overview`   | [B, h, w, 3]    | as views  | optional: the whole scene, small        |
+| `overview`   | [B, h, w, 3] or | as views  | optional: the whole scene, small; one   |
+|              | [1, h, w, 3]    |           | for all if they are of one scene        |
+| `context`    | any tree        |           | optional: what `Method.context` makes   |
+|              |                 |           | of a scene, leading axes 1              |
 | `valid`      | [B]             | bool      | optional: False for padding of a last   |
-|              |                 |           | batch                                   |
+|              |                 |           | batch, whose labels are 255             |
 
-and whatever `Method.targets` adds to the label. Applying a method reads `views` only,
-its loss reads `label` and the method's own targets.
+and whatever `Method.targets` adds to the label. Applying a method reads the inputs, its
+loss reads `label` and the method's own targets.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -42,20 +45,60 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _COMMON_FIELDS = ("num_classes", "dtype", "remat", "parent", "name")
 
 
+class Inputs(NamedTuple):
+    """What of a scene one sample shows."""
+
+    views: tuple[view.View, ...] = (view.View(),)  # smallest field of view first
+    overview: tuple[int, int] | None = None  # the whole scene in (height, width) px
+
+
+class Masks(NamedTuple):
+    """The label maps that a refining network learns to refine."""
+
+    stage: str  # whose network makes them
+    epoch: int  # after which it does so, 0: the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training of several that follow each other.
+
+    A line of `start` names a subtree of the weights, the stage to take it from and the
+    subtree there; paths are joined by "/", "" is everything. A later line overrides an
+    earlier one. What no line names starts as `config.init_from` says.
+    """
+
+    name: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config keys
+    start: tuple[tuple[str, str, str], ...] = ()
+    masks: Masks | None = None
+
+
 class Method:
     """A model with its inputs, its loss and its published weights."""
 
     module_class: ClassVar[type[nn.Module]]
     loss_class: ClassVar[type[losses.SegmentationLoss]] = losses.SegmentationLoss
     torch_names: ClassVar[tuple[tuple[str, str], ...]] = ()
-    views: ClassVar[tuple[view.View, ...]] = (view.View(),)
-    overview: ClassVar[tuple[int, int] | None] = None  # (height, width) it wants, px
+    initial_rules: ClassVar[tuple[tuple[str, str], ...]] = ()  # see `nn.initial.draw`
     multiple: ClassVar[int] = 1  # image sides must be multiples of it, px
+    reads_labels: ClassVar[bool] = False  # a refiner: `coarse` label maps, no image
+
+    @classmethod
+    def inputs(cls, config: ml_collections.ConfigDict) -> Inputs:
+        """Returns which views and overview a config asks for; raises InputError."""
+        return Inputs()
+
+    @classmethod
+    def stages(cls, config: ml_collections.ConfigDict) -> tuple[Stage, ...]:
+        """Returns the trainings that make up a config, in order; most have one."""
+        return (Stage("main"),)
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Builds the module and the loss from a config; raises InputError."""
         self.num_classes: int = config.num_classes
         self.tile: int = config.tile
+        self.views, self.overview = self.inputs(config)
         self.mean: tuple[float, ...] = tuple(config.mean)
         self.std: tuple[float, ...] = tuple(config.std)
         check_choice("config.dtype", config.dtype, _DTYPES)
@@ -82,7 +125,7 @@ class Method:
                 f"config.mean = {self.mean}, config.std = {self.std}; use three "
                 "numbers each, for R, G, B of the range 0 to 1, std above 0"
             )
-        check_backbone(self.module)
+        self._check_model()
         self._check_loss()
         self._check_sides("config.tile", (self.tile, self.tile))
 
@@ -94,18 +137,45 @@ class Method:
         initialisers run: the same distributions, other numbers.
         """
         if isinstance(key, jax.core.Tracer):
-            example = self._example()
-            images = jnp.zeros(example.shape, example.dtype)
-            return self.module.init(key, images, train=False)
-        return initial.draw(self.shapes(), key)
+            example = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), self._example()
+            )
+            return self.module.init(key, *example, train=False)
+        return initial.draw(self.shapes(), key, rules=self.initial_rules)
 
     def shapes(self) -> Variables:
         """Returns the tree of `init` with shapes and dtypes instead of arrays."""
         return jax.eval_shape(
-            lambda key, images: self.module.init(key, images, train=False),
+            lambda key, *inputs: self.module.init(key, *inputs, train=False),
             jax.random.key(0),
-            self._example(),
+            *self._example(),
         )
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Returns the subtrees of the parameters ("a/b") that training leaves alone."""
+        return ()
+
+    @property
+    def collects(self) -> bool:
+        """Whether the context needs a first pass over all windows of a scene.
+
+        Such a method also has `empty_collection(scene_size)`, a tree of zeros on the
+        host; `collect(variables, batch, collected)`, which adds a batch of windows to
+        it; and a `context` that takes it as the keyword `collected`.
+        """
+        return False
+
+    def context(self, variables: Variables, overview: jax.Array) -> Any:
+        """Returns what depends on the scene as a whole, for `batch["context"]`.
+
+        Prediction computes it once per scene; without it `apply` does so itself.
+
+        Args:
+            variables: of this method.
+            overview: [1, h, w, 3] uint8, the whole scene made small.
+        """
+        return None
 
     def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> Variables:
         """Returns variables filled with published weights of the whole network.
@@ -151,7 +221,7 @@ class Method:
 
         Args:
             variables: {"params", "batch_stats"}.
-            batch: of the schema above; only `views` is read.
+            batch: of the schema above.
             train: use the batch's statistics and dropout.
             key: for dropout; needed if and only if `train`.
 
@@ -159,13 +229,17 @@ class Method:
             A dict with "logits" [B, P, P, K] float32 and what the method adds; with
             `train` the pair (dict, new batch_stats).
         """
-        images = self.images(batch)
+        inputs = self.model_inputs(batch)
         if not train:
-            return self.module.apply(variables, images, train=False)
+            return self.module.apply(variables, *inputs, train=False)
         outputs, updates = self.module.apply(
-            variables, images, train=True, rngs={"dropout": key}, mutable="batch_stats"
+            variables, *inputs, train=True, rngs={"dropout": key}, mutable="batch_stats"
         )
-        return outputs, updates["batch_stats"]
+        return outputs, updates.get("batch_stats", {})
+
+    def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """Returns the module's arguments, in the shape of `_example`."""
+        return (self.images(batch),)
 
     def images(self, batch: Batch) -> jax.Array:
         """Returns the model's input, the normalised first view [B, P, P, 3] float32."""
@@ -187,7 +261,9 @@ class Method:
         part = self.loss_rule.segmentation(outputs["logits"], batch["label"])
         return {"total": part, "seg": part}
 
-    def targets(self, label: np.ndarray) -> dict[str, np.ndarray]:
+    def targets(
+        self, label: np.ndarray, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """Returns extra targets of one label crop [P, P] uint8; runs on the host."""
         return {}
 
@@ -195,15 +271,20 @@ class Method:
         """Returns {kind: [B, N, 2] float32 (y, x) image px} the method looked at."""
         return {}
 
-    def _example(self) -> jax.ShapeDtypeStruct:
+    def _check_model(self) -> None:
+        check_backbone(self.module)
+
+    def _example(self) -> tuple[Any, ...]:
+        """Returns the shapes of the module's arguments."""
         side = max(64, self.multiple)  # parameters do not depend on it
-        return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return (jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),)
 
     def _check_loss(self) -> None:
-        rule = self.loss_rule
-        for name in ("ohem_thresh", "seg_weight", "loss_group"):
-            check_range(f"config.loss.{name}", getattr(rule, name), low=0)
-        check_range("config.loss.ohem_min_kept", rule.ohem_min_kept, low=1)
+        lowest = {"ohem_thresh": 0, "seg_weight": 0, "loss_group": 0, "gamma": 0}
+        for name, low in {**lowest, "ohem_min_kept": 1}.items():
+            if hasattr(self.loss_rule, name):
+                value = getattr(self.loss_rule, name)
+                check_range(f"config.loss.{name}", value, low=low)
 
     def _check_sides(self, what: str, sides: tuple[int, ...]) -> None:
         if any(side < 1 or side % self.multiple for side in sides):

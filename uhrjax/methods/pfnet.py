@@ -243,7 +243,9 @@ class PFNetMethod(base.Method):
                 parts[f"edge_{name}"] = rule.edge_weight * part
         return {"total": sum(parts.values()), **parts}
 
-    def targets(self, label: np.ndarray) -> dict[str, np.ndarray]:
+    def targets(
+        self, label: np.ndarray, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """Returns {"boundary": [P, P] uint8} where an edge map is trained."""
         if not (self.module.boundary and self.module.levels):
             return {}

@@ -13,17 +13,36 @@ from flax.typing import Dtype
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # Usual for residual networks trained from scratch.
 he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Variance of a normal variable's positive part.
+_RECTIFIED = 0.5 - 0.5 / math.pi
+
+
+def centred_std(shape: tuple[int, ...]) -> float:
+    """Returns the standard deviation that keeps a rectified normal input's variance."""
+    return 1 / math.sqrt(_RECTIFIED * math.prod(shape[:-1]))
+
+
+def centred_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """Draws normal kernels [..., in, out] that ignore what all inputs have in common.
+
+    In a deep network with ReLU and without batch norm the features' mean grows at the
+    cost of what tells pixels apart; a kernel whose weights sum to 0 does not see it.
+    """
+    values = centred_std(shape) * jax.random.normal(key, shape, dtype)
+    return values - jnp.mean(values, axis=range(len(shape) - 1))
 
 
 class Conv(nn.Module):
-    """Convolution padded so that stride 1 keeps the size; float32 parameters."""
+    """Convolution, padded so that stride 1 keeps the size; float32 parameters."""
 
     features: int
     kernel: int = 1  # side of the square, px
     stride: int = 1
     dilation: int = 1
     bias: bool = False
+    padding: int | None = None  # zeros at every side, px; None: see above
     kernel_init: Callable = torch_init
+    bias_init: Callable | None = None  # None: PyTorch's default
     dtype: Dtype = jnp.float32  # of the computation and the result
 
     @nn.compact
@@ -31,7 +50,9 @@ class Conv(nn.Module):
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        reach = self.dilation * (self.kernel // 2)
+        reach = self.padding
+        if reach is None:
+            reach = self.dilation * (self.kernel // 2)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -42,7 +63,7 @@ class Conv(nn.Module):
         )
         if self.bias:
             bound = 1 / math.sqrt(math.prod(shape[:3]))
-            init = functools.partial(_uniform, bound=bound)
+            init = self.bias_init or functools.partial(_uniform, bound=bound)
             bias = self.param("bias", init, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)
         return y
@@ -71,6 +92,7 @@ class ConvNorm(nn.Module):
     dilation: int = 1
     bias: bool = False
     relu: bool = True
+    kernel_init: Callable = torch_init
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -82,6 +104,7 @@ class ConvNorm(nn.Module):
             stride=self.stride,
             dilation=self.dilation,
             bias=self.bias,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="conv",
         )(x)

@@ -92,11 +92,13 @@ class PyramidOutput(nn.Module):
         return conv.Conv(features=self.num_classes, bias=True, name="classify")(x)
 
 
-def add_top_down(maps: list[jax.Array]) -> list[jax.Array]:
+def add_top_down(
+    maps: list[jax.Array], *, align_corners: bool = True
+) -> list[jax.Array]:
     """Adds every coarser map, upsampled, to the next finer one; finest first."""
     *finer, coarsest = maps
     summed = [coarsest]
     for x in reversed(finer):
-        x += resize.bilinear(summed[0], x.shape[1:3], align_corners=True)
+        x += resize.bilinear(summed[0], x.shape[1:3], align_corners=align_corners)
         summed.insert(0, x)
     return summed
