@@ -54,6 +54,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.schedule.per = "epoch"  # or "step"
     config.schedule.offset = 0  # epochs (steps) the schedule runs ahead
     config.schedule.begin = 0.0  # share of the schedule that counts as passed
+    config.schedule.drops = ()  # instead of poly: shares after which the rate drops x10
     config.init_from = ""  # run folder, .safetensors, .npz or .pth
     config.init_what = "backbone"  # or "model": every weight
     config.refine = ""  # run of a refining network; "": the run's own; "none"
@@ -99,6 +100,7 @@ def _coarse() -> ml_collections.ConfigDict:
     group.run = ""  # that labels the scenes
     group.epoch = 0  # after which it labels the training split, 0: the last
     group.masks = ""  # or: a folder of label maps per split, e.g. a run's masks/
+    group.side = 900  # px, CascadePSP in use: of the small scene and of crops
     return group
 
 
@@ -116,6 +118,7 @@ def _eval() -> ml_collections.ConfigDict:
     group.boundary = (3.0, 5.0, 9.0, 12.0)  # px; < 1: share of the diagonal
     group.background = 0  # class that foreground ratios leave out
     group.include_background = True  # in mIoU and mean F1
+    group.absent_as_zero = False  # in the means: scores of classes that never occur
     group.masks = True  # write the predicted label maps
     group.panels = 4  # pictures of this many scenes
     return group

@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.optimizer.name = "adam"
     config.learning_rate = 2.25e-4
     config.optimizer.weight_decay = 1e-4
-    config.schedule.per = "step"
+    config.schedule.drops = (0.5, 5 / 6)  # Sec. 3.4: after 22500 and 37500 of 45000
     config.data.augment.vflip, config.data.augment.rotate90 = 0.0, 0.0
     config.eval.every = 1000  # epochs: it is scored behind the method that it refines
 

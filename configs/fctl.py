@@ -76,6 +76,7 @@ def _recipe(config: ml_collections.ConfigDict) -> None:
     config.eval.every, config.eval.select = 5, "last"  # code: no selection
     config.eval.batch_size = 16  # code
     config.eval.score, config.eval.blend = "logits", "average"  # code: sum of logits
+    config.eval.absent_as_zero = True  # code
 
 
 def deepglobe(config: ml_collections.ConfigDict) -> None:
@@ -96,14 +97,16 @@ def folder(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.num_classes = "folder", 0
     config.data.split = config.data.val_split = "val"
     config.batch_size, config.eval.include_background = 2, True
+    config.eval.absent_as_zero = False
 
 
 def synthetic(config: ml_collections.ConfigDict) -> None:
     """Procedural landcover at a size that two CPU cores train in minutes."""
     config.data.name, config.num_classes = "synthetic/landcover_tiny", 7
     config.data.val_split, config.data.split = "val", "test"
-    config.eval.include_background = True
+    config.eval.include_background, config.eval.absent_as_zero = True, False
     config.tile, config.stride, config.eval.stride = 128, 116, 116
+    config.mean, config.std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)  # random weights need it
     config.model.contexts = ("2", "global", "local")
     config.model.width, config.model.fc_features = 12, 64
     config.model.dropout = 0.1

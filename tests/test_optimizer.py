@@ -11,7 +11,7 @@ def recipe(**changes):
     config = ml_collections.ConfigDict(
         {
             "learning_rate": 0.1,
-            "schedule": {"power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0},
+            "schedule": {"power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0, "drops": ()},
             "optimizer": {
                 "name": "sgd", "momentum": 0.9, "b1": 0.9, "b2": 0.999,
                 "weight_decay": 0.01, "decay": "all",
@@ -80,3 +80,8 @@ def test_poly_begun_half_way_is_the_second_half_of_twice_as_many_steps():
     whole = rates(recipe(**{"schedule.per": "step"}), 100, 1)
     np.testing.assert_allclose(found, whole[50:], rtol=1e-5)
     assert found[0] == pytest.approx(0.1 * 0.5**0.9)  # FCtL's code: 2.68e-5 of 5e-5
+
+
+def test_drops_divide_the_rate_by_ten_each():
+    found = rates(recipe(**{"schedule.drops": (0.5, 0.9)}), 10, 1)
+    np.testing.assert_allclose(found, 0.1 * np.repeat([1, 0.1, 0.01], [5, 4, 1]))

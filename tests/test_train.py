@@ -34,7 +34,7 @@ def one_step(accumulate, how):
     state = jax.device_put(state, sharding.replicated(mesh))
     batch = {"views": np.arange(8.0, dtype=np.float32)}
     batch["label"] = 3 * batch["views"] + 1
-    parts = zip(*(np.split(batch[k], accumulate) for k in ("views", "label")))
+    parts = zip(*(np.split(v, accumulate) for v in batch.values()), strict=True)
     micros = [dict(zip(("views", "label"), part, strict=True)) for part in parts]
     step = update.Update(Line(), optimize, config, mesh)
     state, losses = step(state, micros)

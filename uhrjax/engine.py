@@ -42,7 +42,7 @@ def make_engine(
     *,
     refiner: Any = None,
     **changes: Any,
-) -> inference.Engine | refine.RefinedEngine:
+) -> inference.Engine | refine.RefinedEngine | refine.CascadedEngine:
     """Returns the engine that a config describes (eval.stride, .blend, ...).
 
     Args:
@@ -73,6 +73,12 @@ def make_engine(
     if refiner is None:
         return inference.Engine(method, tiling)
     own = refiner.config
+    if refiner.method.refines:
+        plain = dataclasses.replace(tiling, probabilities=False)
+        return refine.CascadedEngine(
+            inference.Engine(method, plain), refiner.method, refiner.variables,
+            side=own.coarse.side,
+        )  # fmt: skip
     if own.tile != tiling.tile:
         raise errors.InputError(
             f"{refiner.path} refines windows of {own.tile} px, the scenes are labelled "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,8 +21,6 @@ from uhrjax.methods import base
 from uhrjax.tiling import window as window_lib
 
 COUNT_WINDOW = 2048  # px; scenes are compared to their labels in windows of this side
-
-IN_MEMORY_PIXELS = 1 << 26  # a larger label map lives in a temporary file
 
 
 @dataclasses.dataclass
@@ -61,11 +58,16 @@ class Evaluation:
         """Returns the scores under flat names; NaN where nothing was there to score."""
         background = config.eval.background
         left_out = () if config.eval.include_background else (background,)
-        found = metrics.scores(self.counts, leave_out=left_out)
+        found = metrics.scores(
+            self.counts, leave_out=left_out,
+            absent_as_zero=config.eval.absent_as_zero,
+        )  # fmt: skip
         result = {
             "miou": found.miou, "mean_f1": found.mean_f1, "accuracy": found.accuracy,
             "megapixels_per_s": self.pixels / 1e6 / max(self.seconds, 1e-9),
         }  # fmt: skip
+        if left_out:  # over the pixels of the classes that count
+            result["accuracy_of_kept"] = found.kept_accuracy
         for t, tolerance in enumerate(config.eval.boundary):
             result[f"boundary_f_{tolerance:g}"] = float(
                 np.mean(self.boundary[:, t]) / max(self.images, 1)
@@ -310,7 +312,7 @@ def predict_scenes(
 ) -> Iterator[ScenePrediction]:
     """Yields the whole label map of every scene, in order."""
     for index, scene in enumerate(shown):
-        labels = label_array(scene.info.height, scene.info.width)
+        labels = inference.label_array(scene.info.height, scene.info.width)
         points: dict[str, list[np.ndarray]] = {}
         for rows in engine.label(variables, scene, on_windows=on_windows):
             labels[rows.top : rows.top + len(rows.labels)] = rows.labels
@@ -318,11 +320,3 @@ def predict_scenes(
                 points.setdefault(name, []).append(places)
         joined = {name: np.concatenate(parts) for name, parts in points.items()}
         yield ScenePrediction(index, labels, joined)
-
-
-def label_array(height: int, width: int) -> np.ndarray:
-    """Returns [height, width] uint8 zeros, on the disk when large."""
-    if height * width <= IN_MEMORY_PIXELS:
-        return np.zeros((height, width), np.uint8)
-    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
-        return np.memmap(file, np.uint8, "w+", shape=(height, width))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from uhrjax.data import overview as overview_lib
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
+IN_MEMORY_PIXELS = 1 << 26  # a larger label map lives in a temporary file
 OnWindows = Callable[[int, int], None]  # how many were done, how many of them skipped
 
 
@@ -343,3 +345,11 @@ def _groups(bands: int) -> list[range]:
     if bands == 1:
         return [range(1)]
     return [*(range(i, i + 1) for i in range(bands - 2)), range(bands - 2, bands)]
+
+
+def label_array(height: int, width: int) -> np.ndarray:
+    """Returns [height, width] uint8 zeros, on the disk when large."""
+    if height * width <= IN_MEMORY_PIXELS:
+        return np.zeros((height, width), np.uint8)
+    with tempfile.TemporaryFile() as file:  # gone with the map's last reference
+        return np.memmap(file, np.uint8, "w+", shape=(height, width))

@@ -18,8 +18,13 @@ def poly_schedule(
     t counts epochs (`schedule.per = "epoch"`: constant within one) or steps, plus
     `schedule.offset`; with offset 1 per epoch the last epoch trains at rate 0, as the
     PFNet repository does. `schedule.begin` is the share of the schedule that counts as
-    passed: FCtL's code trains epochs 50 to 99 of 100, which is 0.5.
+    passed: FCtL's code trains epochs 50 to 99 of 100, which is 0.5. With
+    `schedule.drops` the rate is constant and falls to a tenth after each of these
+    shares of all steps (CascadePSP).
     """
+    if config.schedule.drops:
+        drops = jnp.array([share * total_steps for share in config.schedule.drops])
+        return lambda step: config.learning_rate * 0.1 ** jnp.sum(step >= drops)
     per_epoch = config.schedule.per == "epoch"
     unit = epoch_steps if per_epoch else 1
     total = max(-(-total_steps // unit), 1)

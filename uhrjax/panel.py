@@ -40,8 +40,8 @@ def draw_panel(
         counts = "  ".join(f"{name} {len(p)}" for name, p in scene.points.items())
         pictures[f"points: {counts}"] = _draw_points(image, scene.points, window)
     zoom = max(1, 384 // max(window.height, window.width))
-    titled = [_with_title(title, p, zoom) for title, p in pictures.items()]
-    return np.concatenate(titled, axis=1)
+    parts = [titled(title, p, zoom) for title, p in pictures.items()]
+    return np.concatenate(parts, axis=1)
 
 
 def write_png(path: str, picture: np.ndarray) -> None:
@@ -83,7 +83,8 @@ def _draw_points(
     return picture
 
 
-def _with_title(title: str, picture: np.ndarray, zoom: int) -> np.ndarray:
+def titled(title: str, picture: np.ndarray, zoom: int = 1) -> np.ndarray:
+    """Returns a picture [h, w, 3], `zoom` times as large, with a title above it."""
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     bar = np.full((BAR, picture.shape[1], 3), 24, np.uint8)
     cv2.putText(

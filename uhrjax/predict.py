@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from uhrjax import engine as engine_lib
@@ -43,9 +44,8 @@ def predict_files(
     names = output.distinct_names(paths)
     folder = pathlib.Path(folder).expanduser()
     engine = engine_lib.make_engine(run.method, run.config, refiner=run.refiner)
-    settings = run.config.predict.to_dict()
     options = engine_lib.output_options(run.config)
-    reading = raster.ReadOptions(**{field: settings[field] for field in READ_FIELDS})
+    reading = read_options(run.config)
     failed: dict[pathlib.Path, str] = {}
 
     def note(path: pathlib.Path, work: Callable[[], str | Encode]) -> str | Encode:
@@ -74,6 +74,11 @@ def predict_files(
 
 
 READ_FIELDS = ("bands", "scale", "level", "mpp")
+
+
+def read_options(config: ml_collections.ConfigDict) -> raster.ReadOptions:
+    """Returns how `config.predict` wants files to be read."""
+    return raster.ReadOptions(**{name: config.predict[name] for name in READ_FIELDS})
 
 
 def label_scene(
@@ -199,7 +204,7 @@ def _line(
     return "; ".join([*parts, f"-> {path}"])
 
 
-class _ArrayScene:
+class ArrayScene:
     """An image in memory, as the engine reads scenes."""
 
     def __init__(self, image: np.ndarray):
@@ -241,11 +246,9 @@ def segment(
         run.method, run.config, refiner=run.refiner, **changes
     )
     if isinstance(scene, (str, os.PathLike)):
-        settings = run.config.predict
-        reading = raster.ReadOptions(**{name: settings[name] for name in READ_FIELDS})
-        with raster.open_scene(scene, reading) as opened:
+        with raster.open_scene(scene, read_options(run.config)) as opened:
             return _collect(engine.label(run.variables, opened))
-    return _collect(engine.label(run.variables, _ArrayScene(scene)))
+    return _collect(engine.label(run.variables, ArrayScene(scene)))
 
 
 def _collect(strips: Any) -> np.ndarray:

@@ -15,9 +15,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uhrjax import canvas, errors, inference
+from uhrjax import canvas, cascade, errors, inference
 from uhrjax.data import band as band_lib
+from uhrjax.methods import cascadepsp
 from uhrjax.tiling import plan
+
+
+class CascadedEngine:
+    """An engine and CascadePSP behind it, which sees whole label maps.
+
+    The label map of a scene is finished first (in a file where it is large); refined
+    rows come out afterwards, and an interrupted scene is labelled again from its start.
+    """
+
+    def __init__(
+        self,
+        first: inference.Engine,
+        method: cascadepsp.CascadePSPMethod,
+        weights: Any,
+        *,
+        side: int,
+    ):
+        """Joins a segmenting engine and a refiner, see `cascade`; `side` in px."""
+        self._first, self._refiner, self._weights = first, method, weights
+        self._side = side
+        self.method, self.tiling = first.method, first.tiling
+
+    def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
+        """Returns how many windows of the first network `label` runs or skips."""
+        return self._first.count_windows(scene)
+
+    def label(
+        self,
+        variables: Any,
+        scene: band_lib.Scene,
+        *,
+        first_row: int = 0,
+        on_windows: inference.OnWindows = lambda done, skipped: None,
+    ) -> Iterator[inference.Rows]:
+        """Yields refined labels, see `inference.Engine.label`."""
+        labels = inference.label_array(scene.info.height, scene.info.width)
+        for rows in self._first.label(variables, scene, on_windows=on_windows):
+            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+        for top, refined in cascade.refine_label_rows(
+            self._refiner, self._weights, scene.read, labels, side=self._side
+        ):
+            new = refined[max(first_row - top, 0) :]
+            if len(new):
+                yield inference.Rows(top + len(refined) - len(new), new, None, {})
 
 
 class RefinedEngine:

@@ -80,7 +80,7 @@ def _with_refiner(run: Trained, own: Trained | None = None) -> Trained:
     if wanted == "none" or not (wanted or own):
         return run
     refiner = _load(pathlib.Path(wanted).expanduser()) if wanted else own
-    if not refiner.method.reads_labels:
+    if not (refiner.method.reads_labels or refiner.method.refines):
         raise errors.InputError(
             f"config.refine={wanted!r} is a run of {refiner.config.method}, which "
             "labels images; give a run that refines label maps (see README.md)"

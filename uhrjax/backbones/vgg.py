@@ -18,6 +18,7 @@ from uhrjax.ops import pool
 # (channels in units of `width`, convolutions) of block1 .. block5.
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 FIRST_PADDING = 100  # px
+STRIDE = 2 ** len(BLOCKS)  # of the coarsest map
 # Place of each convolution in torchvision's `features`, block by block.
 PLACES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 # torchvision's names -> names of a network with this `backbone`.

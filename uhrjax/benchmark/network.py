@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 import time
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from uhrjax import sharding, trained
+from uhrjax.benchmark import count
 from uhrjax.methods import base
 
 
@@ -70,6 +72,8 @@ class Program(NamedTuple):
     call: Callable[[], None]  # runs one batch and waits for it
     compile_s: float
     gflop_per_window: float
+    gmac_per_window: float  # of the layers, as papers count
+    gmac_per_scene: float  # of what is computed once per scene
 
 
 def compile_alone(
@@ -78,25 +82,58 @@ def compile_alone(
     """Compiles the method from uint8 windows to logits, nothing else.
 
     GFLOP are counted in the program as written, before the compiler replaces parts of
-    it by library calls that it cannot look into.
+    it by library calls that it cannot look into. What a method computes once per scene
+    is there already, as in prediction.
     """
     mesh = sharding.make_mesh()
-    variables = jax.device_put(variables, sharding.replicated(mesh))
-    shape = (batch_size, len(method.views), method.tile, method.tile, 3)
-    views = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
-    views = sharding.put_batch({"views": views}, mesh)["views"]
+    everywhere = sharding.replicated(mesh)
+    variables = jax.device_put(variables, everywhere)
+    batch = sharding.put_batch(_windows(method, batch_size), mesh)
+    per_scene = 0
+    if method.overview is not None:
+        overview = np.zeros((1, *method.overview, 3), np.uint8)
+        extra = {"collected": _collected(method)} if method.collects else {}
+        find = functools.partial(method.context, **extra)
+        per_scene = count.multiply_accumulates(find, variables, overview)
+        context = jax.device_put(jax.jit(find)(variables, overview), everywhere)
+        batch |= {"overview": jnp.asarray(overview), "context": context}
 
-    def forward(variables: dict[str, Any], views: jax.Array) -> jax.Array:
-        outputs = method.apply(variables, {"views": views}, train=False)
-        return method.logits(outputs)
+    def forward(variables: dict[str, Any], batch: dict[str, Any]) -> jax.Array:
+        return method.logits(method.apply(variables, batch, train=False))
 
-    lowered = jax.jit(forward).lower(variables, views)
+    macs = count.multiply_accumulates(forward, variables, batch)
+    lowered = jax.jit(forward).lower(variables, batch)
     flop = (lowered.cost_analysis() or {}).get("flops", math.nan)
     started = time.perf_counter()
     compiled = lowered.compile()
     compile_s = time.perf_counter() - started
 
     def call() -> None:
-        compiled(variables, views).block_until_ready()
+        compiled(variables, batch).block_until_ready()
 
-    return Program(call, compile_s, flop / batch_size / 1e9)
+    return Program(
+        call, compile_s, flop / batch_size / 1e9, macs / batch_size / 1e9,
+        per_scene / 1e9,
+    )  # fmt: skip
+
+
+def _windows(method: base.Method, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns windows of a scene of 4 x 4 tiles, or label maps for a refiner."""
+    rng, tile = np.random.default_rng(2), method.tile
+    position = rng.integers(0, 3 * tile, (batch_size, 2), np.int32)
+    place = {
+        "position": position,
+        "scene_size": np.full_like(position, 4 * tile),
+        "valid": np.ones(batch_size, bool),
+    }
+    if method.reads_labels:
+        side = round(method.views[-1].scale * tile)
+        shape = (batch_size, side, side)
+        return place | {"coarse": rng.integers(0, method.num_classes, shape, np.uint8)}
+    shape = (batch_size, len(method.views), tile, tile, 3)
+    return place | {"views": rng.integers(0, 256, shape, np.uint8)}
+
+
+def _collected(method: base.Method) -> Any:
+    empty = method.empty_collection((4 * method.tile, 4 * method.tile))
+    return jax.tree.map(jnp.asarray, empty)

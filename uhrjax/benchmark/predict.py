@@ -211,6 +211,8 @@ def _rates(
     return {
         "compile_s": program.compile_s,
         "gflop_per_window": program.gflop_per_window,
+        "gmac_per_window": program.gmac_per_window,
+        "gmac_per_scene": program.gmac_per_scene,
         "tflop_per_s": reached,
         "peak_tflop_per_s": possible,
         "peak_share": None if possible is None else reached / possible,

@@ -75,8 +75,9 @@ def _network_lines(found: dict[str, Any]) -> dict[str, str]:
     doubt = ", but the runs lie on both sides: is the machine idle?" if crosses else ""
     lines = {
         "compile": f"{network['compile_s']:.1f} s{kept}",
-        "network": f"{network['gflop_per_window']:.1f} GFLOP per window, "
-        f"{network['tflop_per_s']:.3f} TFLOP/s",
+        "network": f"{network['gmac_per_window']:.1f} GMAC per window, "
+        f"{network['gmac_per_scene']:.1f} per scene; {network['tflop_per_s']:.3f} "
+        "TFLOP/s",
         "share of the peak": share,
         "engine's share": f"{network['engine_share']:.1%} of file to mask is not the "
         f"network ({min(shares):.1%} to {max(shares):.1%}): {verdict} (target <= "

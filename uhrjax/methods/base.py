@@ -83,6 +83,7 @@ class Method:
     initial_rules: ClassVar[tuple[tuple[str, str], ...]] = ()  # see `nn.initial.draw`
     multiple: ClassVar[int] = 1  # image sides must be multiples of it, px
     reads_labels: ClassVar[bool] = False  # a refiner: `coarse` label maps, no image
+    refines: ClassVar[bool] = False  # a refiner of image and label map: `cascade`
 
     @classmethod
     def inputs(cls, config: ml_collections.ConfigDict) -> Inputs:
@@ -281,6 +282,7 @@ class Method:
 
     def _check_loss(self) -> None:
         lowest = {"ohem_thresh": 0, "seg_weight": 0, "loss_group": 0, "gamma": 0}
+        lowest["ignore"] = -1
         for name, low in {**lowest, "ohem_min_kept": 1}.items():
             if hasattr(self.loss_rule, name):
                 value = getattr(self.loss_rule, name)

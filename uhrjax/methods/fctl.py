@@ -226,6 +226,14 @@ class FCtLMethod(base.Method):
             contexts.append(base.normalise(seen, mean=self.mean, std=self.std))
         return images, tuple(contexts)
 
+    @property
+    def feature_grid(self) -> tuple[int, int]:
+        """Returns where the first coarse pixel begins before the image, and its side.
+
+        Both in px; coarse pixels are those that attend and are attended to.
+        """
+        return (vgg.FIRST_PADDING - 1 if self.module.wide_border else 0), vgg.STRIDE
+
     def explain(self, variables: base.Variables, batch: base.Batch) -> dict[str, Any]:
         """Returns the outputs with "attention" and "weights", see `FCtL`."""
         return self.module.apply(
