@@ -91,6 +91,8 @@ def _data() -> ml_collections.ConfigDict:
     group.augment.vflip = 0.5
     group.augment.rotate90 = 0.75  # probability of a turn by 90, 180 or 270 degrees
     group.augment.blur = ()  # (0.15, 1.30): Gaussian sigma in px, every image
+    group.augment.jitter = ()  # strengths of brightness, contrast, saturation: 0 to 1
+    group.augment.greyscale = 0.0  # probability
     return group
 
 
@@ -100,7 +102,8 @@ def _coarse() -> ml_collections.ConfigDict:
     group.run = ""  # that labels the scenes
     group.epoch = 0  # after which it labels the training split, 0: the last
     group.masks = ""  # or: a folder of label maps per split, e.g. a run's masks/
-    group.side = 900  # px, CascadePSP in use: of the small scene and of crops
+    group.side = 0  # px, CascadePSP: of the small scene and of crops; 0: 900, or what
+    # the run of `config.refine` was trained with
     return group
 
 

@@ -37,7 +37,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 1e-4
     config.schedule.drops = (0.5, 5 / 6)  # Sec. 3.4: after 22500 and 37500 of 45000
     config.data.augment.vflip, config.data.augment.rotate90 = 0.0, 0.0
-    config.eval.every = 1000  # epochs: it is scored behind the method that it refines
+    config.data.augment.jitter = (0.1, 0.1, 0.1)  # light; its strengths are ours
+    config.data.augment.greyscale = 0.1
+    config.eval.every = 2  # epochs, of about 4500 steps
 
     deepglobe(config)
     if "inria" in words:
@@ -45,6 +47,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if "folder" in words:
         config.data.name, config.num_classes = "folder", 0
         config.data.split = config.data.val_split = "val"
+        config.eval.every = 50  # epochs of a few scenes are short
     if "synthetic" in words or "smoke" in words:
         synthetic(config)
     if "smoke" in words:
@@ -59,19 +62,25 @@ def deepglobe(config: ml_collections.ConfigDict) -> None:
 
 
 def synthetic(config: ml_collections.ConfigDict) -> None:
-    """Procedural landcover at a size that two CPU cores train in minutes."""
+    """Procedural landcover at a size that two CPU cores train in minutes.
+
+    That brings masks made worse to about where they started from (seed 0: 82.2 % IoU of
+    83.5 %); to improve them takes more steps.
+    """
     config.data.name, config.num_classes = "synthetic/landcover_tiny", 7
     config.data.val_split, config.data.split = "val", "test"
     config.eval.include_background = True
-    config.tile, config.stride, config.eval.stride = 96, 96, 96
-    config.model.backbone, config.model.width = "resnet18", 8
-    config.model.fpn_dim = 64
-    config.batch_size, config.max_steps = 4, 300
-    config.learning_rate = 1e-3
+    config.tile, config.stride, config.eval.stride = 64, 64, 64
+    config.model.backbone, config.model.width = "resnet18", 16
+    config.model.fpn_dim = 128
+    config.batch_size, config.max_steps, config.eval.every = 8, 1200, 5
+    config.learning_rate = 2e-3
+    config.coarse.side = 256  # of scenes of 512 px
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """A run in about a minute on a CPU."""
     config.tile, config.stride, config.eval.stride = 64, 64, 64
     config.model.width, config.model.fpn_dim = 4, 16
-    config.batch_size, config.max_steps = 2, 2
+    config.batch_size, config.max_steps, config.eval.every = 2, 2, 1000
+    config.coarse.side = 128

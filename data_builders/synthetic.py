@@ -16,7 +16,7 @@ from data_builders import label as labels
 from uhrjax import errors
 
 SUBSETS = tuple(f"{kind}_{size}" for kind in ("objects", "landcover")
-                for size in ("tiny", "full"))  # fmt: skip
+                for size in procedural.SPLITS)  # fmt: skip
 DEFAULT = "objects_tiny"
 
 

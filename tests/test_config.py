@@ -1,4 +1,5 @@
 import pathlib
+import re
 
 import pytest
 
@@ -6,9 +7,25 @@ import uhrjax
 from uhrjax import config as config_lib
 from uhrjax import errors
 
-CONFIGS = sorted(p for p in pathlib.Path("configs").glob("*.py") if p.stem != "base")
-DATA_WORDS = ("", "isaid", "vaihingen", "potsdam", "synthetic", "folder,small")
-VARIANTS = [*DATA_WORDS, "smoke", "synthetic,smoke", "synthetic,landcover,smoke"]
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "base")
+TWICE = ("synthetic,smoke", "synthetic,landcover,smoke", "folder,small", "folder,smoke")
+
+
+def words_of(path):
+    """Returns the words that a config says it knows."""
+    with pytest.raises(errors.InputError) as caught:
+        uhrjax.load_config(f"{path}:?")
+    return re.search(r"knows: ([\w, ]+) ", str(caught.value))[1].split(", ")
+
+
+def variants():
+    """Yields every config with each of its words, and with some of them together."""
+    for path in CONFIGS:
+        words = words_of(path)
+        joined = [text for text in TWICE if set(text.split(",")) <= set(words)]
+        for variant in ("", *words, *joined):
+            yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
 
 
 def command(arguments):
@@ -16,8 +33,12 @@ def command(arguments):
     return config_lib.from_command(*config_lib.parse_flags(["main", *arguments]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_has_a_quick_run_and_one_for_your_own_images(path):
+    assert {"smoke", "synthetic", "folder"} <= set(words_of(path))
+
+
+@pytest.mark.parametrize(("path", "variant"), variants())
 def test_every_variant_of_every_config_loads_locked_and_sound(path, variant):
     config = uhrjax.load_config(f"{path}:{variant}")
     config_lib.check(config)

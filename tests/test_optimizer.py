@@ -11,7 +11,9 @@ def recipe(**changes):
     config = ml_collections.ConfigDict(
         {
             "learning_rate": 0.1,
-            "schedule": {"power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0, "drops": ()},
+            "schedule": {
+                "power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0, "drops": (),
+            },
             "optimizer": {
                 "name": "sgd", "momentum": 0.9, "b1": 0.9, "b2": 0.999,
                 "weight_decay": 0.01, "decay": "all",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from uhrjax import errors, explain, initialize, predict, session, stages, trained
 from uhrjax import config as config_lib
+from uhrjax import errors, explain, initialize, predict, session, stages, trained
 
 SPEC = "configs/fctl.py:folder"
 
@@ -63,9 +63,11 @@ def test_refinement_learned_from_maps_of_an_early_checkpoint(fctl):
     steps = [int(p.name) for p in (fctl / "all" / "checkpoints").glob("[0-9]*")]
     assert len(steps) == 2  # epoch 1, kept for this, and the last
     origin = {
-        split: json.loads((fctl / "refine" / "coarse" / split / "origin.json").read_text())
+        split: json.loads(
+            (fctl / "refine" / "coarse" / split / "origin.json").read_text()
+        )
         for split in ("train", "val")
-    }  # fmt: skip
+    }
     assert origin["train"]["weights"] != origin["val"]["weights"]
     early = trained.load_run(fctl / "all" / "checkpoints" / str(min(steps)))
     assert origin["train"]["weights"] == early.weights_hash
@@ -103,7 +105,7 @@ def test_refinement_goes_behind_another_method(fctl, runs, squares, tmp_path):
     [
         (["--config.stage=large"], "has the stages fcn, medium, all, refine"),
         (["--config.stage=all"], "starts from medium, not trained to the end"),
-        (["--config.stages.huge=1"], "unknown config key"),
+        (["--config.stages.huge.epochs=1"], "stages.huge belongs to no stage"),
     ],
 )
 def test_wrong_stages_are_told_in_a_sentence(words, tmp_path, more, said):
@@ -147,3 +149,9 @@ def test_every_recipe_plans_its_stages(variant, tmp_path):
     assert all(
         stage.config.data.views == planned[0].config.data.views for stage in planned
     )
+
+
+def test_context_wider_than_a_scene_is_told(fctl, words, capsys):
+    session.evaluate(fctl / "medium", ["--config.eval.panels=0"])
+    said = capsys.readouterr().out
+    assert "a context is 64 px wide, the smallest scene 1 px" in said

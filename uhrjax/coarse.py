@@ -42,6 +42,12 @@ def prepare(
     for split in {config.data.train_split, config.data.val_split, config.data.split}:
         epoch = config.coarse.epoch if split == config.data.train_split else 0
         run = trained.load_run(_checkpoint_of(source, epoch))
+        if run.classes != data.info.classes:
+            raise errors.InputError(
+                f"config.coarse.run={config.coarse.run} labels {', '.join(run.classes)}"
+                f"; {data.info.name} has {', '.join(data.info.classes)}: give a run "
+                "that was trained on the same classes"
+            )
         _label_split(run, data, split, folder / "coarse" / split)
     return folder / "coarse"
 

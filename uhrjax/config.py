@@ -19,7 +19,8 @@ from uhrjax import errors
 # May differ between a run and its resumption: none of them changes a trained weight.
 HARMLESS = (
     "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
-    "coarse.masks", "coarse.run", "eval.", "log_every", "predict.", "refine",
+    "coarse.masks", "coarse.run", "coarse.side", "eval.", "log_every", "predict.",
+    "refine",
 )  # fmt: skip
 
 
@@ -110,7 +111,9 @@ def override(
         errors.InputError: an unknown key, or a value of another type.
     """
     for argument in overrides:
-        _check_key(config, argument[len("--config.") :].partition("=")[0])
+        key = argument[len("--config.") :].partition("=")[0]
+        _make_room(config, key)
+        _check_key(config, key)
     parsed, line = flags.FlagValues(), ["config", *overrides]
     holder = config_flags.DEFINE_config_dict(
         "config", config, flag_values=parsed, sys_argv=line
@@ -121,6 +124,25 @@ def override(
         text = str(error).replace("\n", " ")
         raise errors.InputError(f"{text} (of {' '.join(overrides)})") from error
     return holder.value
+
+
+def _make_room(config: ml_collections.ConfigDict, key: str) -> None:
+    """Lets `stages.NAME.KEY` be set for every KEY of the config."""
+    group, _, rest = key.partition(".")
+    name, _, own = rest.partition(".")
+    if group != "stages" or not own or "stages" not in config:
+        return
+    _check_key(config, own)
+    *path, leaf = own.split(".")
+    with config.unlocked():
+        node, common = config.stages, config
+        for part in (name, *path):
+            node[part] = node.get(part, ml_collections.ConfigDict())
+            node = node[part]
+        for part in path:
+            common = common[part]
+        if leaf not in node:
+            node[leaf] = common[leaf]
 
 
 def _split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from uhrjax import errors, host_memory, inference, output, refine
+from uhrjax import cascade, errors, host_memory, inference, output, refine
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
@@ -34,6 +34,16 @@ def windows_per_call(config: ml_collections.ConfigDict) -> int:
         # More pixels at once make a CPU no faster and cost memory.
         wanted = min(wanted, CPU_PIXELS // config.tile**2)
     return max(wanted, 1)
+
+
+def refuse_probabilities(refiner: Any, config: ml_collections.ConfigDict) -> None:
+    """Raises InputError if the config asks for what CascadePSP does not have."""
+    if output_options(config).needs_probabilities:
+        raise errors.InputError(
+            f"{refiner.path} refines labels, of which there are no probabilities; "
+            "leave config.predict.probabilities and .uncertainty empty, or set "
+            "--config.refine=none"
+        )
 
 
 def make_engine(
@@ -74,10 +84,12 @@ def make_engine(
         return inference.Engine(method, tiling)
     own = refiner.config
     if refiner.method.refines:
-        plain = dataclasses.replace(tiling, probabilities=False)
+        if tiling.probabilities:
+            refuse_probabilities(refiner, config)
+        side = config.coarse.side or own.coarse.side or cascade.SIDE
         return refine.CascadedEngine(
-            inference.Engine(method, plain), refiner.method, refiner.variables,
-            side=own.coarse.side,
+            inference.Engine(method, tiling), refiner.method, refiner.variables,
+            side=side,
         )  # fmt: skip
     if own.tile != tiling.tile:
         raise errors.InputError(

@@ -73,6 +73,7 @@ class Engine:
 
     def __init__(self, method: base.Method, tiling: plan.Tiling):
         self.method, self.tiling = method, tiling
+        self.settings: Any = tiling  # all that labels depend on, beside weights
         self.beyond = canvas_lib.UNSEEN if method.reads_labels else 0  # the border
         self._beyond: dict[tuple[int, ...], jax.Array] = {}
         mesh = sharding.make_mesh()

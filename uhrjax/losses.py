@@ -25,6 +25,7 @@ class SegmentationLoss:
     ohem_thresh: float = 0.7  # keep pixels whose true class is at most this probable
     ohem_min_kept: int = 10000  # but at least so many per group
     loss_group: int = 2  # images, see above; 0 = the whole batch
+    class_weights: tuple[float, ...] = ()  # factors of a class's pixels; (): 1 each
 
     def segmentation(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Returns the weighted loss, a float32 scalar.
@@ -42,7 +43,18 @@ class SegmentationLoss:
             valid &= hard_pixels(
                 pixel_loss, threshold=self.ohem_thresh, min_kept=self.ohem_min_kept
             )
+        if self.class_weights:  # the mean still divides by the number of pixels
+            weight = of_class(jnp.array(self.class_weights, jnp.float32), label)
+            pixel_loss *= into_groups(weight, group=self.loss_group)
         return self.seg_weight * jnp.mean(masked_mean(pixel_loss, valid))
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainLoss(SegmentationLoss):
+    """Cross-entropy of all valid pixels."""
+
+    ohem: bool = False
+    loss_group: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +92,31 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     true_logit = jnp.sum(jnp.where(is_true, logits, 0.0), axis=-1)
     loss = jax.nn.logsumexp(logits, axis=-1) - true_logit
     return jnp.where(label != IGNORE_LABEL, loss, 0.0)
+
+
+def of_class(values: jax.Array, label: jax.Array) -> jax.Array:
+    """Returns values[label] where the label is one of the K values' index, else 0."""
+    is_true = label[..., None].astype(jnp.int32) == jnp.arange(len(values))
+    return jnp.sum(jnp.where(is_true, values, 0.0), axis=-1)
+
+
+def reduce_label(label: jax.Array, stride: int) -> jax.Array:
+    """Takes the label [B, H, W] at the middle of every stride x stride px."""
+    return label[:, stride // 2 :: stride, stride // 2 :: stride]
+
+
+def coarse_loss(
+    rule: SegmentationLoss, logits: jax.Array, label: jax.Array
+) -> jax.Array:
+    """Returns a rule's loss at the size of coarse logits.
+
+    Args:
+        rule: of the loss.
+        logits: [B, h, w, K].
+        label: [B, r h, r w] integers; r = 1 if it is reduced already.
+    """
+    stride = label.shape[1] // logits.shape[1]
+    return rule.segmentation(logits, reduce_label(label, stride))
 
 
 def into_groups(x: jax.Array, *, group: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """python -m uhrjax.main --config=configs/pfnet.py:synthetic
 
 Trains (or goes on), scores the best checkpoint and reports; `--mode=evaluate` scores a
-finished run again, `--mode=predict` labels scene files with it.
+finished run again, `--mode=predict` labels scene files with it, `--mode=refine` repairs
+label maps that somebody has with the run of a refining network.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from absl import flags, logging
 from uhrjax import compilation, errors, session
 from uhrjax import config as config_lib
 
-MODES = ("train", "evaluate", "predict")
-flags.DEFINE_enum("mode", "train", MODES, "train (then evaluate), evaluate, or predict")
+MODES = ("train", "evaluate", "predict", "refine")
+flags.DEFINE_enum("mode", "train", MODES, "train (then evaluate), or one of the others")
 flags.DEFINE_string("workdir", "", "folder of the run; default runs/<config>-<variant>")
-flags.DEFINE_string("checkpoint", "", "evaluate, predict: folder of a finished run")
-flags.DEFINE_string("input", "", "predict: a scene, a folder, or 'scenes/*.tif'")
-flags.DEFINE_string("output", "", "predict: folder for the label maps")
+flags.DEFINE_string("checkpoint", "", "all but train: folder of a finished run")
+flags.DEFINE_string("input", "", "predict, refine: a file, a folder, or 'scenes/*.tif'")
+flags.DEFINE_string("images", "", "refine: what the label maps of --input label")
+flags.DEFINE_string("output", "", "predict, refine: folder for the label maps")
 
 
 def main(argv: list[str]) -> int:
@@ -29,9 +31,12 @@ def main(argv: list[str]) -> int:
     if flags.FLAGS.mode == "train":
         return session.train(spec, overrides, flags.FLAGS.workdir)
     source = flags.FLAGS.checkpoint or session.workdir_of(spec, flags.FLAGS.workdir)
-    if flags.FLAGS.mode == "evaluate":
+    given = flags.FLAGS
+    if given.mode == "evaluate":
         return session.evaluate(source, overrides)
-    return session.predict(source, overrides, flags.FLAGS.input, flags.FLAGS.output)
+    if given.mode == "predict":
+        return session.predict(source, overrides, given.input, given.output)
+    return session.refine(source, overrides, given.input, given.images, given.output)
 
 
 def run() -> int:

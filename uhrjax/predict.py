@@ -22,15 +22,13 @@ from uhrjax.tiling import window
 
 WAITING = 4  # strips that may wait for the writer
 Encode = Callable[[], str]  # makes the files of a labelled scene, returns its line
+OpenScene = Callable[[pathlib.Path], Any]  # as `raster.open_scene`
 
 
 def predict_files(
     run: trained.Trained, pattern: str | list[str], folder: str | pathlib.Path
 ) -> dict[pathlib.Path, str]:
-    """Labels scenes and writes what `config.predict` asks for.
-
-    Scenes that are complete already are passed over, one that was interrupted goes on
-    from its last strip. A scene that fails does not stop the others.
+    """Labels scenes and writes what `config.predict` asks for, see `label_files`.
 
     Args:
         run: from `trained.load_run`.
@@ -41,11 +39,30 @@ def predict_files(
         The scenes that failed, with the reason.
     """
     paths = raster.list_scenes(pattern)
+    engine = engine_lib.make_engine(run.method, run.config, refiner=run.refiner)
+    reading = read_options(run.config)
+    open_scene = functools.partial(raster.open_scene, options=reading)
+    return label_files(run, engine, paths, open_scene, folder)
+
+
+def label_files(
+    run: trained.Trained,
+    engine: inference.Engine,
+    paths: list[pathlib.Path],
+    open_scene: OpenScene,
+    folder: str | pathlib.Path,
+) -> dict[pathlib.Path, str]:
+    """Labels scenes with an engine and writes what `config.predict` asks for.
+
+    Scenes that are complete already are passed over, one that was interrupted goes on
+    from its last strip. A scene that fails does not stop the others.
+
+    Returns:
+        The scenes that failed, with the reason.
+    """
     names = output.distinct_names(paths)
     folder = pathlib.Path(folder).expanduser()
-    engine = engine_lib.make_engine(run.method, run.config, refiner=run.refiner)
     options = engine_lib.output_options(run.config)
-    reading = read_options(run.config)
     failed: dict[pathlib.Path, str] = {}
 
     def note(path: pathlib.Path, work: Callable[[], str | Encode]) -> str | Encode:
@@ -59,7 +76,7 @@ def predict_files(
         encoding: list[concurrent.futures.Future[str]] = []
         for path, name in zip(paths, names, strict=True):
             label = functools.partial(
-                label_scene, run, engine, path, reading, name, folder, options
+                label_scene, run, engine, path, open_scene, name, folder, options
             )
             encode = note(path, label)
             if callable(encode):  # while the next scene is labelled
@@ -85,7 +102,7 @@ def label_scene(
     run: trained.Trained,
     engine: inference.Engine,
     path: pathlib.Path,
-    reading: raster.ReadOptions,
+    open_scene: OpenScene,
     name: str,
     folder: pathlib.Path,
     options: output.OutputOptions,
@@ -97,7 +114,7 @@ def label_scene(
         files are there already.
     """
     started = time.perf_counter()
-    with raster.open_scene(path, reading) as scene:
+    with open_scene(path) as scene:
         info = dataclasses.replace(scene.info, id=name)
         writer = output.SceneWriter(
             folder, info, run.classes, run.colours, options,
@@ -108,7 +125,9 @@ def label_scene(
         first_row = writer.rows_done
         try:
             if options.overlay and not first_row:
-                writer.set_overview(scene.overview(options.overlay_side))
+                picture = scene.overview(options.overlay_side)
+                if picture is not None:
+                    writer.set_overview(picture)
             skipped = _write_rows(run, engine, scene, writer, first_row)
         except BaseException:
             writer.close()
@@ -165,13 +184,13 @@ def _fingerprint(
     run: trained.Trained, engine: inference.Engine, scene: raster.Scene
 ) -> str:
     """Names everything that the labels of a scene depend on."""
-    path = scene.path
-    stamp: Any = None
-    if path.exists():
-        stat = os.stat(path)
-        stamp = (stat.st_size, stat.st_mtime_ns)
+    stamps: list[Any] = []
+    for path in scene.files:
+        stat = os.stat(path) if path.exists() else None
+        stamp = stat and (stat.st_size, stat.st_mtime_ns)
+        stamps.append((str(path.absolute()), stamp))
     facts = (
-        run.weights_hash, engine.tiling, str(path.absolute()), stamp,
+        run.weights_hash, engine.settings, stamps,
         run.config.predict.bands, run.config.predict.scale, run.config.dtype,
         scene.info.height, scene.info.width,
     )  # fmt: skip

@@ -8,7 +8,7 @@ the device.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from uhrjax import canvas, cascade, errors, inference
 from uhrjax.data import band as band_lib
 from uhrjax.methods import cascadepsp
 from uhrjax.tiling import plan
+from uhrjax.tiling import window as window_lib
 
 
 class CascadedEngine:
@@ -40,6 +41,7 @@ class CascadedEngine:
         self._first, self._refiner, self._weights = first, method, weights
         self._side = side
         self.method, self.tiling = first.method, first.tiling
+        self.settings = (first.settings, side)
 
     def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
         """Returns how many windows of the first network `label` runs or skips."""
@@ -57,12 +59,54 @@ class CascadedEngine:
         labels = inference.label_array(scene.info.height, scene.info.width)
         for rows in self._first.label(variables, scene, on_windows=on_windows):
             labels[rows.top : rows.top + len(rows.labels)] = rows.labels
-        for top, refined in cascade.refine_label_rows(
+        refined = cascade.refine_label_rows(
             self._refiner, self._weights, scene.read, labels, side=self._side
-        ):
-            new = refined[max(first_row - top, 0) :]
-            if len(new):
-                yield inference.Rows(top + len(refined) - len(new), new, None, {})
+        )
+        yield from rows_from(refined, first_row)
+
+
+class MaskEngine:
+    """CascadePSP alone: an engine for label maps that are there already.
+
+    Its scenes have, beside `read`, an `image` to read windows of.
+    """
+
+    def __init__(self, method: cascadepsp.CascadePSPMethod, *, side: int):
+        """`side` in px, see `cascade`."""
+        self.method, self.settings, self._side = method, ("cascade", side), side
+
+    def count_windows(self, scene: Any, *, first_row: int = 0) -> int:
+        """Returns how many rows `label` will tell of."""
+        return scene.info.height
+
+    def label(
+        self,
+        variables: Any,
+        scene: Any,
+        *,
+        first_row: int = 0,
+        on_windows: inference.OnWindows = lambda done, skipped: None,
+    ) -> Iterator[inference.Rows]:
+        """Yields refined labels, see `inference.Engine.label`."""
+        height, width = scene.info.height, scene.info.width
+        labels = inference.label_array(height, width)
+        for top in range(0, height, self._side):
+            rows = window_lib.Window(top, 0, min(self._side, height - top), width)
+            labels[top : top + rows.height] = scene.read(rows)[..., 0]
+        refined = cascade.refine_label_rows(
+            self.method, variables, scene.image.read, labels, side=self._side
+        )
+        for rows in refined:
+            on_windows(len(rows.values), 0)
+            yield from rows_from([rows], first_row)
+
+
+def rows_from(rows: Iterable[cascade.Rows], first_row: int) -> Iterator[inference.Rows]:
+    """Yields label rows without those above `first_row`."""
+    for top, labels in rows:
+        new = labels[max(first_row - top, 0) :]
+        if len(new):
+            yield inference.Rows(top + len(labels) - len(new), new, None, {})
 
 
 class RefinedEngine:
@@ -88,15 +132,17 @@ class RefinedEngine:
             )
         self._first, self._second, self._weights = first, second, weights
         self.method, self.tiling = first.method, second.tiling
+        self.settings = (first.settings, second.settings)
         tile, block = second.tiling.tile, second.tiling.block
         self._tall = tile + 2 * second.margin  # rows that a band of the second sees
         # Bands of the first end up to one tile below, and begin up to one above.
         self._room = self._tall + 3 * tile
         strip = np.full((self._room, block, 1), canvas.UNSEEN, np.uint8)
         self._empty = jax.device_put(strip, first.everywhere)
-        self.write = jax.jit(_write, donate_argnums=0)
+        # Partials: a function that is compiled twice shares what it compiled.
+        self.write = jax.jit(functools.partial(_write), donate_argnums=0)
         self.cut = jax.jit(functools.partial(_cut, rows=self._tall))
-        self.drop = jax.jit(_drop, donate_argnums=0)
+        self.drop = jax.jit(functools.partial(_drop), donate_argnums=0)
 
     def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
         """Returns how many windows of the first network `label` runs or skips."""

@@ -110,7 +110,9 @@ def plain(tree: Any) -> Any:
 def postfix(means: dict[str, float]) -> str:
     """Returns the short text at the end of the training bar."""
     parts = [
-        f"{name} {value:.3f}" for name, value in means.items() if name not in QUIET
+        f"{name} {value:.3f}"
+        for name, value in means.items()
+        if name not in QUIET and "/" not in name  # weights are for the log
     ]
     parts.append(f"lr {means['learning_rate']:.2g}")
     parts.append(f"{means['patches_per_s']:.1f} patches/s")
@@ -119,8 +121,13 @@ def postfix(means: dict[str, float]) -> str:
 
 def sentence(found: dict[str, float]) -> str:
     """Returns an evaluation in one line."""
-    names = {"miou": "mIoU", "mean_f1": "mean F1", "accuracy": "accuracy"}
-    return ", ".join(f"{text} {percent(found[key])}" for key, text in names.items())
+    names = {
+        "miou": "mIoU", "mean_f1": "mean F1", "accuracy": "accuracy",
+        "miou_before": "before refinement",
+    }  # fmt: skip
+    return ", ".join(
+        f"{text} {percent(found[key])}" for key, text in names.items() if key in found
+    )
 
 
 def percent(value: float) -> str:
@@ -142,13 +149,22 @@ def print_scores(
     """
     found = metrics.scores(counts)
     share = counts.sum(1) / max(counts.sum(), 1)
+    rows = [
+        (name, *map(percent, (found.iou[k], found.f1[k], share[k])))
+        for k, name in enumerate(classes)
+    ]
+    print_table(("class", "IoU", "F1", "pixels"), rows, lines)
+
+
+def print_table(
+    titles: tuple[str, ...], rows: list[tuple[Any, ...]], lines: dict[str, str]
+) -> None:
+    """Prints a table, names on the left, and the lines below it, title -> text."""
     table = rich.table.Table()
-    for title in ("class", "IoU", "F1", "pixels"):
-        table.add_column(title, justify="left" if title == "class" else "right")
-    for k, name in enumerate(classes):
-        table.add_row(
-            name, percent(found.iou[k]), percent(found.f1[k]), percent(share[k])
-        )
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
     console = rich.console.Console(file=sys.stdout)
     console.print(table)
     for title, text in lines.items():

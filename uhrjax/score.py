@@ -19,9 +19,9 @@ from uhrjax.evaluate import Evaluation, Evaluator, ScenePrediction
 
 
 def evaluate_with_bar(
-    evaluator: Evaluator, variables: Any, split: str, on_scene: Any = None
-) -> Evaluation:
-    """Scores a split with a progress bar over its windows."""
+    evaluator: Callable[..., Any], variables: Any, split: str, on_scene: Any = None
+) -> Any:
+    """Scores a split with a progress bar over its windows; returns the evaluation."""
     with report.progress(f"evaluate {split}", "window", total=None) as bar:
 
         def on_progress(done: int, total: int) -> None:
@@ -41,8 +41,8 @@ def score_run(
     """Scores a run on `config.data.split` and reports it.
 
     Writes `report.json`, `masks/` and `panels/` into `workdir` and prints the scores,
-    beside those of always answering the majority class and, if the config asks, of the
-    untrained network.
+    beside those of always answering the majority class, of the label maps that a
+    refining network was given and, if the config asks, of the untrained network.
 
     Returns:
         What `report.json` holds.
@@ -54,6 +54,8 @@ def score_run(
     )
     lines = {"trained": report.sentence(found.summary(config))}
     others = {"majority class": _majority(found.counts)}
+    if (given := evaluator.given(split)) is not None:
+        others["label maps as given"] = given.summary(config)
     if config.eval.at_start:
         untrained = evaluate_with_bar(
             evaluator, method.init(jax.random.key(config.seed)), split
@@ -62,19 +64,34 @@ def score_run(
     lines.update({name: report.sentence(scores) for name, scores in others.items()})
     summary = found.summary(config)
     result = {
-        "version": uhrjax.__version__,
-        "method": config.method,
-        "data": data.info.name,
-        "split": split,
-        "split_hash": data.info.split_hash,
+        **describe(run, data, found),
         "protocol": config.eval.protocol,
-        "step": run.step,
-        "weights_hash": run.weights_hash,
-        "checkpoint": str(run.path),
         "scores": summary,
         "classes": _by_class(found, data.info.classes),
         "baselines": others,
         "confusion": found.counts,
+    }
+    report.write_json(workdir / "report.json", result)
+    lines.update(_extra_lines(summary, found, data), **resource_lines(result, workdir))
+    lines["pictures"] = str(workdir / "panels")
+    lines["masks"] = str(workdir / "masks")
+    print(f"\n{config.method} on {data.info.name}, split {split}, step {run.step}")
+    report.print_scores(found.counts, data.info.classes, lines)
+    return result
+
+
+def describe(run: trained.Trained, data: dataset.Dataset, found: Any) -> dict[str, Any]:
+    """Returns what every report holds beside scores; `found` is an evaluation."""
+    config = run.config
+    return {
+        "version": uhrjax.__version__,
+        "method": config.method,
+        "data": data.info.name,
+        "split": config.data.split,
+        "split_hash": data.info.split_hash,
+        "step": run.step,
+        "weights_hash": run.weights_hash,
+        "checkpoint": str(run.path),
         "device": report.device_name(),
         "jax": jax.__version__,
         "seconds_per_megapixel": found.seconds / max(found.pixels / 1e6, 1e-9),
@@ -83,11 +100,16 @@ def score_run(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": config_lib.to_json(config),
     }
-    report.write_json(workdir / "report.json", result)
-    lines.update(_extra_lines(summary, found, data, result, workdir))
-    print(f"\n{config.method} on {data.info.name}, split {split}, step {run.step}")
-    report.print_scores(found.counts, data.info.classes, lines)
-    return result
+
+
+def resource_lines(result: dict[str, Any], workdir: pathlib.Path) -> dict[str, str]:
+    """Returns what is printed about speed, memory and files, title -> text."""
+    return {
+        "speed": f"{result['scores']['megapixels_per_s']:.2f} megapixels/s",
+        "peak host memory": f"{result['host_peak_mb']:.0f} MB",
+        "report": str(workdir / "report.json"),
+        "checkpoint": result["checkpoint"],
+    }
 
 
 def _write_scenes(
@@ -134,13 +156,9 @@ def _by_class(found: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _extra_lines(
-    summary: dict[str, Any],
-    found: Evaluation,
-    data: dataset.Dataset,
-    result: dict[str, Any],
-    workdir: pathlib.Path,
+    summary: dict[str, Any], found: Evaluation, data: dataset.Dataset
 ) -> dict[str, str]:
-    """Returns what is printed below the table, title -> text."""
+    """Returns what else is printed about the scores, title -> text."""
     boundary = [
         f"{name.removeprefix('boundary_f_')} px {report.percent(value)}"
         for name, value in summary.items()
@@ -159,10 +177,4 @@ def _extra_lines(
     if absent:
         names = ", ".join(data.info.classes[k] for k in absent)
         lines["in no map, in no mean"] = names
-    lines["speed"] = f"{summary['megapixels_per_s']:.2f} megapixels/s"
-    lines["peak host memory"] = f"{result['host_peak_mb']:.0f} MB"
-    lines["report"] = str(workdir / "report.json")
-    lines["checkpoint"] = result["checkpoint"]
-    lines["pictures"] = str(workdir / "panels")
-    lines["masks"] = str(workdir / "masks")
     return lines

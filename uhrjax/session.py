@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -11,7 +12,9 @@ import ml_collections
 from uhrjax import (
     coarse,
     errors,
+    mask_score,
     methods,
+    repair,
     report,
     score,
     sources,
@@ -51,7 +54,7 @@ def _train_stage(spec: str | None, stage: stages.Planned) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     _print_start(spec, folder, config, method, data)
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None
-    evaluator = Evaluator(config, method, data, maps)
+    scoring, evaluator = _scoring(config, method, data, maps)
 
     def validate(variables: dict[str, Any]) -> dict[str, float]:
         split = config.data.val_split
@@ -61,8 +64,21 @@ def _train_stage(spec: str | None, stage: stages.Planned) -> bool:
     if not train_lib.train(config, method, data, folder, validate, stage.starts, maps):
         return False
     if stage.is_only or not stage.is_done:
-        score.score_run(trained.load_run(folder), data, folder, evaluator)
+        scoring.score_run(trained.load_run(folder), data, folder, evaluator)
     return True
+
+
+def _scoring(
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    data: dataset.Dataset,
+    maps: pathlib.Path | None,
+    **given: Any,
+) -> tuple[Any, Any]:
+    """Returns the module that scores such runs, and its evaluator."""
+    if method.refines:
+        return mask_score, mask_score.MaskEvaluator(config, method, data)
+    return score, Evaluator(config, method, data, maps, **given)
 
 
 def evaluate(source: str | pathlib.Path, overrides: list[str]) -> int:
@@ -75,10 +91,10 @@ def evaluate(source: str | pathlib.Path, overrides: list[str]) -> int:
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None
     if run.refiner is not None:
         print(f"refined by   {run.refiner.path}", flush=True)
-    evaluator = Evaluator(
+    scoring, evaluator = _scoring(
         config, method, data, maps, refiner=run.refiner, tta=config.predict.tta
     )
-    score.score_run(run, data, folder, evaluator)
+    scoring.score_run(run, data, folder, evaluator)
     return 0
 
 
@@ -93,11 +109,42 @@ def predict(
                 "--input='scenes/*.tif' --output=masks/"
             )
     run = trained.load_run(source, overrides)
+    _print_run(run)
+    return _tell(predict_lib.predict_files(run, pattern, folder))
+
+
+def refine(
+    source: str | pathlib.Path,
+    overrides: list[str],
+    pattern: str,
+    images: str,
+    folder: str,
+) -> int:
+    """Refines label maps in files; returns 1 if some failed, else 0."""
+    for flag, value in (("input", pattern), ("output", folder)):
+        if not value:
+            raise errors.InputError(
+                f"--mode=refine needs --{flag}; e.g. --checkpoint=runs/refinement "
+                "--input='masks/*.png' --output=refined/"
+            )
+    run = repair.load_refiner(source, overrides)
+    _print_run(run)
+    if images and run.method.reads_labels:
+        print("images       for the overlays only: this network reads labels")
+    return _tell(repair.refine_files(run, pattern, images, folder))
+
+
+def _print_run(run: trained.Trained) -> None:
     print(f"checkpoint   {run.path}, {run.config.method}, {len(run.classes)} classes")
     print(
         f"device       {report.device_name()}, compute {run.config.dtype}", flush=True
     )
-    failed = predict_lib.predict_files(run, pattern, folder)
+    if run.refiner is not None:
+        print(f"refined by   {run.refiner.path}", flush=True)
+
+
+def _tell(failed: dict[pathlib.Path, str]) -> int:
+    """Prints what failed; returns the exit code."""
     if failed:
         print(f"\n{len(failed)} scenes failed:")
         for path, reason in failed.items():
@@ -138,4 +185,13 @@ def _print_start(
         print(f"trains       {', '.join(sorted(free))}: {count / 1e6:.2f} M")
         print(f"frozen       {', '.join(method.frozen)}")
     print(f"data         {data.info.name}, {method.num_classes} classes, {splits}")
-    print(f"             from {data.scenes_dir}", flush=True)
+    print(f"             from {data.scenes_dir}")
+    sides = [min(s.height, s.width) for part in data.info.scenes.values() for s in part]
+    for view in method.views[1:]:
+        wide = round(view.scale * config.tile)
+        if wide > min(sides):
+            print(
+                f"note         a context is {wide} px wide, the smallest scene "
+                f"{min(sides)} px: what lies beyond a scene is black"
+            )
+    sys.stdout.flush()

@@ -111,7 +111,7 @@ def train(
             if is_save or done % config.log_every == 0:
                 means = _mean_losses(pending, range(done - len(pending), done), store)
                 means["learning_rate"] = float(schedule(jnp.int32(step)))
-                means |= clock.rates()
+                means |= clock.rates() | _scalars(state.params)
                 log.write(done, "train", means)
                 bar.set_postfix_str(report.postfix(means))
                 pending, clock = [], _Clock()
@@ -196,6 +196,16 @@ def _mean_losses(
             "another --workdir"
         )
     return means
+
+
+def _scalars(params: Any) -> dict[str, float]:
+    """Returns weights that are one number, such as the factor of an attention."""
+    found = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        "/".join(entry.key for entry in path): float(np.asarray(leaf).ravel()[0])
+        for path, leaf in found
+        if leaf.size == 1
+    }
 
 
 class _Clock:

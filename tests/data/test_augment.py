@@ -151,3 +151,65 @@ def test_turns_of_patches_that_are_not_square_say_what_to_set():
         np.random.default_rng(0),
     )
     assert after["views"].shape == (1, 4, 8, 3)
+
+
+def test_colours_change_alike_in_all_views_and_never_in_labels():
+    scene = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
+    given = {
+        "views": np.stack([scene] * 2),
+        "label": scene[..., 0],
+        "coarse": scene[..., 1],
+        "overview": scene,
+    }
+    change = augment.Augment(tile=8, jitter=(0.3, 0.3, 0.3), greyscale=0.5)
+    greys = 0
+    for seed in range(30):
+        after = change(given, np.random.default_rng(seed))
+        np.testing.assert_array_equal(after["label"], given["label"])
+        np.testing.assert_array_equal(after["coarse"], given["coarse"])
+        for image in (*after["views"], after["overview"]):
+            assert image.dtype == np.uint8 and (image != scene).any()
+            np.testing.assert_array_equal(image, after["views"][0])
+        first = after["views"][0]
+        greys += bool((first[..., 0] == first[..., 1]).all())
+    assert 5 < greys < 25
+
+
+def test_each_strength_of_the_jitter_does_what_its_name_says():
+    image = np.array([[[60, 120, 180], [127, 127, 127]]], np.uint8)
+
+    def drawn(jitter, draw):
+        rng = np.random.default_rng(0)
+        low_high = np.array(draw)
+        rng = type("Fixed", (), {"uniform": lambda *_: low_high})()
+        return augment.Augment(tile=1, jitter=jitter).draw_colours(rng)
+
+    bright = cv2.transform(image, drawn((0.5, 0, 0), [1, 1, 1]))
+    np.testing.assert_array_equal(bright[0, 0], [90, 180, 255])
+    flat = cv2.transform(image, drawn((0, 0.5, 0), [1, -1, 1]))
+    np.testing.assert_array_equal(flat[0], [[94, 124, 154], [127, 127, 127]])
+    pale = cv2.transform(image, drawn((0, 0, 1.0), [1, 1, -1]))
+    grey = round(0.299 * 60 + 0.587 * 120 + 0.114 * 180)
+    np.testing.assert_array_equal(pale[0], [[grey] * 3, [127] * 3])
+
+
+def test_no_colours_leave_the_other_draws_as_they_were():
+    plain = {"hflip": 0.5, "vflip": 0.5, "rotate90": True}
+    one = augment.Augment(tile=8, **plain)(sample(), np.random.default_rng(4))
+    two = augment.Augment(tile=8, **plain, jitter=(0.2, 0, 0))(
+        sample(), np.random.default_rng(4)
+    )
+    np.testing.assert_array_equal(one["label"], two["label"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"jitter": (0.1, 0.2)}, "brightness, contrast and saturation"),
+        ({"jitter": (0.1, 0.2, 2.0)}, "each 0 to 1"),
+        ({"greyscale": 1.5}, "no probability"),
+    ],
+)
+def test_colours_that_make_no_sense_say_what_to_use(given, said):
+    with pytest.raises(errors.InputError, match=said):
+        augment.Augment(tile=8, **given)

@@ -88,7 +88,7 @@ def file_to_mask(
     with contextlib.redirect_stdout(io.StringIO()):  # the bar
         # Not `predict_files`: it compiles anew at every call.
         encode = predict.label_scene(
-            run, engine, path, raster.ReadOptions(), path.stem, fresh, options
+            run, engine, path, raster.open_scene, path.stem, fresh, options
         )
         encode()
 

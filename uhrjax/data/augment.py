@@ -1,7 +1,7 @@
-"""Random changes of one training sample, on the host: scale, crop, flips, turns, blur.
+"""Random changes of a training sample, on the host: scale, crop, flips, turns, colour.
 
 All maps of a sample change together. The order is the one of the PFNet recipe (spec:
-scale and crop, flips, rotation, blur).
+scale and crop, flips, rotation, blur); brightness, contrast and saturation come last.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from uhrjax.data import turn as turn_lib
 IGNORE = 255
 TURNED = ("label", "overview", "coarse")  # maps of a sample, beside its views
 STRIP = 64  # rows that are blurred at a time
+GREY = np.array([0.299, 0.587, 0.114])  # of R, G, B
+MIDDLE = 127.5  # the value that a change of contrast leaves as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Augment:
 
     The sample's `views` [V, P, P, 3] uint8 and `label` [P, P] uint8 are replaced by new
     ones of the size `tile`. Flips and turns are those of the whole scene: `overview`
-    and `coarse`, where a sample has them, `position` and `scene_size` follow. All else
-    is handed through. What is drawn does not depend on the sample: generators of one
-    seed change all patches of a scene alike.
+    and `coarse`, where a sample has them, `position` and `scene_size` follow. Blur and
+    colours change `views` and `overview`. All else is handed through. What is drawn
+    does not depend on the sample: generators of one seed change all patches of a scene
+    alike.
     """
 
     tile: int | tuple[int, int]  # side, or (height, width), px
@@ -39,6 +42,9 @@ class Augment:
     rotate90: bool | float = False  # True: by 0, 90, 180 or 270 degrees, all alike; a
     # number: probability of a turn by one of 90, 180 and 270 degrees
     blur: tuple[float, ...] = ()  # (lowest, highest) sigma in px, or () for none
+    jitter: tuple[float, ...] = ()  # (brightness, contrast, saturation): each is
+    # multiplied by 1 - strength to 1 + strength; () for none
+    greyscale: float = 0.0  # probability
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,6 +58,17 @@ class Augment:
                 f"data.augment.rotate90 would make {width} x {height} px of "
                 f"{height} x {width} px; set it to False for patches that are not "
                 "square"
+            )
+        if len(self.jitter) not in (0, 3) or not all(0 <= s <= 1 for s in self.jitter):
+            raise errors.InputError(
+                f"data.augment.jitter={self.jitter}: use () for none or the strengths "
+                "of brightness, contrast and saturation, each 0 to 1, e.g. "
+                "(0.2, 0.2, 0.2)"
+            )
+        if not 0 <= self.greyscale <= 1:
+            raise errors.InputError(
+                f"data.augment.greyscale={self.greyscale} is no probability; use 0 "
+                "(never) to 1 (always)"
             )
 
     def __call__(
@@ -89,6 +106,11 @@ class Augment:
             views = _stack([_blur(view, sigma, in_place=fresh) for view in views])
             if "overview" in turned:
                 turned["overview"] = _blur(turned["overview"], sigma)
+        if self.jitter or self.greyscale:
+            change = self.draw_colours(rng)
+            views = _stack([cv2.transform(view, change) for view in views])
+            if "overview" in turned:
+                turned["overview"] = cv2.transform(turned["overview"], change)
         return {**turned, "views": views}
 
     def draw_turn(self, rng: np.random.Generator) -> turn_lib.Turn:
@@ -101,6 +123,19 @@ class Augment:
         if self.rotate90 and rng.random() < self.rotate90:
             turns = int(rng.integers(1, 4))
         return turn_lib.Turn(across, down, turns)
+
+    def draw_colours(self, rng: np.random.Generator) -> np.ndarray:
+        """Draws a change of colours, the same for any pixel: [3, 4] float64.
+
+        Its columns are what R, G, B and 1 count in each new colour.
+        """
+        strengths = np.array(self.jitter or (0.0, 0.0, 0.0))
+        brightness, contrast, saturation = 1 + strengths * rng.uniform(-1, 1, 3)
+        if self.greyscale and rng.random() < self.greyscale:
+            saturation = 0.0
+        own = saturation * np.eye(3) + (1 - saturation) * GREY
+        shift = np.full((3, 1), MIDDLE * (1 - contrast))
+        return np.concatenate([brightness * contrast * own, shift], axis=1)
 
     def _scale_and_crop(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator

@@ -98,6 +98,11 @@ class Scene:
             self._source.close()
 
     @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """What its pixels come from."""
+        return (self.path,)
+
+    @property
     def streams(self) -> bool:
         """Whether windows are read without decoding the whole file."""
         return self._source.streams

@@ -276,11 +276,17 @@ class CascadePSPMethod(base.Method):
         Returns:
             "binary" [P, Q] uint8, 0, 1 or 255 = ignore; "coarse" [P, Q] uint8, 0 or 1.
         """
-        ignored = label == losses.IGNORE_LABEL
-        present = np.unique(label[~ignored])
+        present = np.unique(label[label != losses.IGNORE_LABEL])
         if not len(present):
             return {"binary": label.copy(), "coarse": np.zeros_like(label)}
-        binary = (label == rng.choice(present)).astype(np.uint8)
+        return self.worse_mask(label, int(rng.choice(present)), rng)
+
+    def worse_mask(
+        self, label: np.ndarray, k: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Returns the same as `targets`, of class `k`."""
+        ignored = label == losses.IGNORE_LABEL
+        binary = (label == k).astype(np.uint8)
         coarse = worsen(binary, rng)
         return {
             "binary": np.where(ignored, losses.IGNORE_LABEL, binary).astype(np.uint8),

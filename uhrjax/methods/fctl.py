@@ -26,7 +26,6 @@ the first context.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ import numpy as np
 from flax.typing import Dtype
 
 from uhrjax import losses, weights
-from uhrjax.backbones import vgg
+from uhrjax.backbones import fctl_file, vgg
 from uhrjax.errors import InputError
 from uhrjax.methods import base
 from uhrjax.nn import correlation, fcn8
@@ -247,10 +246,12 @@ class FCtLMethod(base.Method):
             state_dict: one published file, or several merged under the prefixes
                 "local.", "medium.", "large." (as `stages` names the contexts).
         """
+        contexts = self.module.contexts
+        stages = tuple(_single_stages(contexts).values()) if outer(contexts) else ()
         filled = weights.from_torch(
-            _used(state_dict, self.module.contexts),
+            fctl_file.used(state_dict, stages, streams=len(contexts)),
             self.shapes(),
-            names=_torch_names(self.module.contexts),
+            names=fctl_file.torch_names(stages),
         )
         return jax.tree.map(jnp.asarray, filled)
 
@@ -370,41 +371,3 @@ def _start_of_all(
     for index, other in enumerate(single.values()):
         start.append((f"context_{index}", other, "backbone"))
     return tuple(start)
-
-
-def _used(
-    state_dict: Mapping[str, np.ndarray], contexts: tuple[str, ...]
-) -> dict[str, np.ndarray]:
-    """Leaves out what published files hold twice, fixed or without use."""
-    unused = r"(local\.)?(vgg\.|big_pool|up_(output|pool4_out|final)\.)"
-    if len(contexts) == 1:  # the other streams and the fusion are there all the same
-        unused += r"|(local\.)?big_attention\.(in_|out_|trans|.*_[12](\.|$))"
-    others = set(_single_stages(contexts).values()) - {LOCAL}
-    used = {}
-    for name, value in state_dict.items():
-        name = name.replace("module.", "", 1)
-        prefix, _, rest = name.partition(".")
-        if prefix in others:
-            keep = rest.startswith("big_pool")
-        else:
-            keep = not re.match(unused, name)
-        if keep:
-            used[name] = value
-    return used
-
-
-def _torch_names(contexts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Names in published files -> ours."""
-    encoders = tuple(
-        (rf"^{stage}\.big_pool", f"context_{index}.pool")
-        for index, stage in enumerate(_single_stages(outer(contexts)).values())
-    )
-    return (
-        (r"^local\.", ""),
-        (r"^pool", "backbone.pool"),
-        *encoders,
-        *vgg.FCTL_NAMES,
-        (r"^big_attention\.", "attention."),
-        *correlation.TORCH_NAMES,
-        *fcn8.TORCH_NAMES,
-    )
