@@ -17,13 +17,27 @@ SMALL_FCTL = {
     "fc_features": 8,
     "gamma_init": 0.5,  # at 0 contexts have no gradient
 }
+SMALL_HRNET = {"size": "w18_small_v2", "width": 2, "stem_width": 4}
 MODELS = {
+    "foveation": {"bank": (64, 96, 160), "scale": 16},
+    "hrnet": SMALL_HRNET,
     "glnet": SMALL | {"mode": "local"},
     "pfnet": SMALL_PFNET,
     "fctl": SMALL_FCTL,
     "refinement": {"width": 2, "gamma_init": 0.5},
 }
-LOSSES = {"cascadepsp": {}, "glnet": {}, "fctl": {}, "refinement": {}}
+PLAIN = ("cascadepsp", "foveation", "glnet", "fctl", "hrnet", "refinement")
+LOSSES = {name: {} for name in PLAIN}
+# Config keys that only some methods have.
+EXTRAS = {
+    "foveation": {
+        "segmenter": {
+            "method": "semantic_fpn",
+            "model": SMALL,
+            "loss": {"ohem_min_kept": 500},
+        }
+    }
+}
 
 
 # Compiles fast, runs slowly: right for what runs once.
@@ -49,6 +63,7 @@ def config(method="pfnet", *, model=None, loss=None, **changes):
             "model": fields | (model or {}),
             "loss": loss,
         }
+        | EXTRAS.get(method, {})
         | changes
     )
 
@@ -64,6 +79,8 @@ def batch(*, size=(64, 96), count=2, seed=0):
 
 def batch_for(method, *, size=(64, 96), count=2, seed=0):
     """Returns a batch with everything that the method reads."""
+    if method.whole_scenes:
+        return scenes(count=count, seed=seed)
     found = batch(size=size, count=count, seed=seed)
     rng = np.random.default_rng(seed)
     shape = (count, len(method.views), *size, 3)
@@ -82,3 +99,16 @@ def batch_for(method, *, size=(64, 96), count=2, seed=0):
         coarse[:, :5] = 255
         found["coarse"] = coarse
     return found
+
+
+def scenes(*, size=(150, 170), count=2, locations=1, seed=0):
+    """Returns whole scenes and some locations in them."""
+    found = batch(size=size, count=count, seed=seed)
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, 8, (1, locations, 2), np.int32)
+    return {
+        "scene": found["views"][:, 0],
+        "label": found["label"],
+        "locations": places,
+        "progress": np.array([0.5], np.float32),
+    }

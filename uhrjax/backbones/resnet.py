@@ -37,6 +37,15 @@ TORCH_NAMES = (
     (r"^layer0\.1\.", "backbone.bn1."),
     (r"^(conv1|bn1|layer[1-4])\.", r"backbone.\1."),
 )
+# A deep stem whose layers are numbered instead (Foveation's code) -> names of a ResNet.
+NUMBERED_STEM = {
+    "conv1.": "conv1_0.",
+    "bn1.": "conv1_1.",
+    "conv2.": "conv1_3.",
+    "bn2.": "conv1_4.",
+    "conv3.": "conv1_6.",
+    "bn3.": "bn1.",
+}
 
 
 class ResNet(nn.Module):
@@ -90,13 +99,25 @@ class ResNet(nn.Module):
             first = None
             for index, (factor, stride) in enumerate(((1, 2), (1, 1), (2, 1))):
                 last = index == 2
-                x = _conv(self, f"conv1_{3 * index}", self.width * factor, 3, stride)(x)
+                x = convolve(
+                    self, f"conv1_{3 * index}", self.width * factor, 3, stride
+                )(x)
                 first = x if index == 0 else first
-                x = _norm(self, "bn1" if last else f"conv1_{3 * index + 1}", train)(x)
+                x = normalise(self, "bn1" if last else f"conv1_{3 * index + 1}", train)(
+                    x
+                )
                 x = nn.relu(x)
             return first, x
-        first = _conv(self, "conv1", self.width, 7, 2)(x)
-        return first, nn.relu(_norm(self, "bn1", train)(first))
+        first = convolve(self, "conv1", self.width, 7, 2)(x)
+        return first, nn.relu(normalise(self, "bn1", train)(first))
+
+
+def named_stem(name: str) -> str:
+    """Renames a parameter of a deep stem whose layers are numbered 1 to 3."""
+    for theirs, ours in NUMBERED_STEM.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
 
 
 def of_fields(
@@ -129,12 +150,12 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), 4 * width]."""
-        y = _conv(self, "conv1", self.width, 1)(x)
-        y = nn.relu(_norm(self, "bn1", train)(y))
-        y = _conv(self, "conv2", self.width, 3, self.stride, self.dilation)(y)
-        y = nn.relu(_norm(self, "bn2", train)(y))
-        y = _conv(self, "conv3", 4 * self.width, 1)(y)
-        y = _norm(self, "bn3", train)(y)
+        y = convolve(self, "conv1", self.width, 1)(x)
+        y = nn.relu(normalise(self, "bn1", train)(y))
+        y = convolve(self, "conv2", self.width, 3, self.stride, self.dilation)(y)
+        y = nn.relu(normalise(self, "bn2", train)(y))
+        y = convolve(self, "conv3", 4 * self.width, 1)(y)
+        y = normalise(self, "bn3", train)(y)
         return nn.relu(y + _shortcut(self, x, 4 * self.width, train))
 
 
@@ -149,21 +170,29 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width]."""
-        y = _conv(self, "conv1", self.width, 3, self.stride, self.dilation)(x)
-        y = nn.relu(_norm(self, "bn1", train)(y))
-        y = _conv(self, "conv2", self.width, 3, 1, self.dilation)(y)
-        y = _norm(self, "bn2", train)(y)
+        y = convolve(self, "conv1", self.width, 3, self.stride, self.dilation)(x)
+        y = nn.relu(normalise(self, "bn1", train)(y))
+        y = convolve(self, "conv2", self.width, 3, 1, self.dilation)(y)
+        y = normalise(self, "bn2", train)(y)
         return nn.relu(y + _shortcut(self, x, self.width, train))
 
 
 def _shortcut(block: nn.Module, x: jax.Array, features: int, train: bool) -> jax.Array:
     if block.stride == 1 and x.shape[-1] == features:
         return x
-    x = _conv(block, "downsample_0", features, 1, block.stride)(x)
-    return _norm(block, "downsample_1", train)(x)
+    x = convolve(block, "downsample_0", features, 1, block.stride)(x)
+    return normalise(block, "downsample_1", train)(x)
 
 
-def _conv(parent, name, features, kernel, stride=1, dilation=1) -> conv.Conv:
+def convolve(
+    parent: nn.Module,
+    name: str,
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+) -> conv.Conv:
+    """Returns a convolution without bias, a submodule of `parent`."""
     return conv.Conv(
         features=features,
         kernel=kernel,
@@ -175,5 +204,6 @@ def _conv(parent, name, features, kernel, stride=1, dilation=1) -> conv.Conv:
     )
 
 
-def _norm(parent, name, train) -> nn.BatchNorm:
+def normalise(parent: nn.Module, name: str, train: bool) -> nn.BatchNorm:
+    """Returns a batch norm, a submodule of `parent`."""
     return conv.batch_norm(train=train, dtype=parent.dtype, name=name)

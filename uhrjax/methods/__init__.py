@@ -7,7 +7,9 @@ from uhrjax.methods import (
     base,
     cascadepsp,
     fctl,
+    foveation,
     glnet,
+    hrnet,
     pfnet,
     refinement,
     semantic_fpn,
@@ -17,7 +19,9 @@ from uhrjax.methods import (
 METHODS: dict[str, type[base.Method]] = {
     "cascadepsp": cascadepsp.CascadePSPMethod,
     "fctl": fctl.FCtLMethod,
+    "foveation": foveation.FoveationMethod,
     "glnet": glnet.GLNetMethod,
+    "hrnet": hrnet.HRNetMethod,
     "pfnet": pfnet.PFNetMethod,
     "refinement": refinement.RefinementMethod,
     "semantic_fpn": semantic_fpn.SemanticFPNMethod,
@@ -38,6 +42,8 @@ def build(config: ml_collections.ConfigDict) -> base.Method:
     """Returns the method that `config.method` names; raises InputError.
 
     Reads num_classes, tile, mean, std, dtype, remat, model (fields of the module) and
-    loss (fields of the loss rule).
+    loss (fields of the loss rule); a method that wraps another one also segmenter.
     """
-    return find(config.method)(config)
+    method = find(config.method)
+    inner = method.inner(config)
+    return method(config) if inner is None else method(config, build(inner))

@@ -84,6 +84,9 @@ class Method:
     multiple: ClassVar[int] = 1  # image sides must be multiples of it, px
     reads_labels: ClassVar[bool] = False  # a refiner: `coarse` label maps, no image
     refines: ClassVar[bool] = False  # a refiner of image and label map: `cascade`
+    whole_scenes: ClassVar[bool] = False  # a batch holds scenes: `scene`, `locations`
+    label_stride: ClassVar[int] = 1  # image px per label px of the loss; it also takes
+    # labels of all px and reduces them
 
     @classmethod
     def inputs(cls, config: ml_collections.ConfigDict) -> Inputs:
@@ -94,6 +97,16 @@ class Method:
     def stages(cls, config: ml_collections.ConfigDict) -> tuple[Stage, ...]:
         """Returns the trainings that make up a config, in order; most have one."""
         return (Stage("main"),)
+
+    @classmethod
+    def inner(
+        cls, config: ml_collections.ConfigDict
+    ) -> ml_collections.ConfigDict | None:
+        """Returns the config of the method that this one wraps, if any.
+
+        `methods.build` builds it and hands it over as the second argument.
+        """
+        return None
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Builds the module and the loss from a config; raises InputError."""
@@ -287,6 +300,12 @@ class Method:
             if hasattr(self.loss_rule, name):
                 value = getattr(self.loss_rule, name)
                 check_range(f"config.loss.{name}", value, low=low)
+        factors = getattr(self.loss_rule, "class_weights", ())
+        if factors and len(factors) != self.num_classes:
+            raise InputError(
+                f"config.loss.class_weights has {len(factors)} numbers for "
+                f"{self.num_classes} classes; give one each, or () for none"
+            )
 
     def _check_sides(self, what: str, sides: tuple[int, ...]) -> None:
         if any(side < 1 or side % self.multiple for side in sides):

@@ -13,6 +13,10 @@ from flax.typing import Dtype
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # Usual for residual networks trained from scratch.
 he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Of the heads of UPerNet's authors and of Foveation's code.
+he_in_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+SHIFT = 1e-4  # where the biases of these heads' norms start
+ORIGINAL_START = {"kernel_init": he_in_init, "shift": SHIFT}
 # Variance of a normal variable's positive part.
 _RECTIFIED = 0.5 - 0.5 / math.pi
 
@@ -69,16 +73,42 @@ class Conv(nn.Module):
         return y
 
 
-def batch_norm(*, train: bool, dtype: Dtype, name: str) -> nn.BatchNorm:
+class UnbiasedBatchNorm(nn.BatchNorm):
+    """Stores the unbiased variance of a batch, as PyTorch does."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to the same shape."""
+        seen = self.has_variable("batch_stats", "var")
+        before = self.get_variable("batch_stats", "var") if seen else None
+        y = super().__call__(x)
+        if seen and not self.use_running_average and not self.is_initializing():
+            stored = self.get_variable("batch_stats", "var")
+            count = math.prod(x.shape[:-1])
+            new = stored - self.momentum * before  # the batch's share, biased
+            self.put_variable("batch_stats", "var", stored + new / max(count - 1, 1))
+        return y
+
+
+def batch_norm(
+    *,
+    train: bool,
+    dtype: Dtype,
+    name: str,
+    shift: float = 0.0,
+    unbiased: bool = False,
+) -> nn.BatchNorm:
     """Batch norm over the global batch; statistics and parameters in float32.
 
-    Flax counts its momentum from the other side: 0.9 is PyTorch's default of 0.1.
+    Its bias starts at `shift`. Flax counts its momentum from the other side: 0.9 is
+    PyTorch's default of 0.1.
     """
-    return nn.BatchNorm(
+    kind = UnbiasedBatchNorm if unbiased else nn.BatchNorm
+    return kind(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
         dtype=dtype,
+        bias_init=nn.initializers.constant(shift),
         name=name,
     )
 
@@ -93,6 +123,7 @@ class ConvNorm(nn.Module):
     bias: bool = False
     relu: bool = True
     kernel_init: Callable = torch_init
+    shift: float = 0.0  # where the norm's bias starts
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -108,7 +139,8 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = batch_norm(train=train, dtype=self.dtype, name="norm")(x)
+        norm = batch_norm(train=train, dtype=self.dtype, name="norm", shift=self.shift)
+        x = norm(x)
         return nn.relu(x) if self.relu else x
 
 

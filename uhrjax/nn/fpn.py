@@ -22,6 +22,22 @@ TORCH_NAMES = (
     (r"^head\.conv_last\.0\.1\.", "head.fuse.norm."),
     (r"^head\.conv_last\.1\.", "head.classify."),
 )
+# The same in files of the original, UPerNet as its authors have it: `decoder` alone, or
+# all with the backbone as `encoder`.
+ORIGINAL_NAMES = (
+    (r"^decoder\.", ""),
+    (r"^ppm_conv\.(\d)\.0\.", r"neck.ppm.branch_\1.conv."),
+    (r"^ppm_conv\.(\d)\.1\.", r"neck.ppm.branch_\1.norm."),
+    (r"^ppm_last_conv\.0\.", "neck.ppm.fuse.conv."),
+    (r"^ppm_last_conv\.1\.", "neck.ppm.fuse.norm."),
+    (r"^fpn_in\.(\d)\.0\.", r"neck.lateral_\1.conv."),
+    (r"^fpn_in\.(\d)\.1\.", r"neck.lateral_\1.norm."),
+    (r"^fpn_out\.(\d)\.0\.0\.", r"head.smooth_\1.conv."),
+    (r"^fpn_out\.(\d)\.0\.1\.", r"head.smooth_\1.norm."),
+    (r"^conv_last\.0\.0\.", "head.fuse.conv."),
+    (r"^conv_last\.0\.1\.", "head.fuse.norm."),
+    (r"^conv_last\.1\.", "head.classify."),
+)
 
 
 class PyramidInput(nn.Module):
@@ -30,6 +46,7 @@ class PyramidInput(nn.Module):
     features: int = 256
     ppm: bool = True  # pyramid pooling on the coarsest map instead of a plain lateral
     dropout: float = 0.1  # of the pyramid pooling
+    original: bool = False  # no biases, `PyramidPooling.original`
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -40,9 +57,10 @@ class PyramidInput(nn.Module):
         laterals = [
             conv.ConvNorm(
                 features=self.features,
-                bias=True,
+                bias=not self.original,
                 dtype=self.dtype,
                 name=f"lateral_{index}",
+                **(conv.ORIGINAL_START if self.original else {}),
             )(x, train=train)
             for index, x in enumerate(plain)
         ]
@@ -50,6 +68,7 @@ class PyramidInput(nn.Module):
             context = ppm.PyramidPooling(
                 features=self.features,
                 dropout=self.dropout,
+                original=self.original,
                 dtype=self.dtype,
                 name="ppm",
             )
@@ -62,6 +81,7 @@ class PyramidOutput(nn.Module):
 
     num_classes: int
     features: int = 256
+    original: bool = False  # half-pixel centres, other initial weights
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -76,20 +96,24 @@ class PyramidOutput(nn.Module):
             [B, h, w, num_classes] float32 at the size of the first map.
         """
         size = maps[0].shape[1:3]
+        start = conv.ORIGINAL_START if self.original else {}
+        wide = {"features": self.features, "kernel": 3, "dtype": self.dtype, **start}
         smooth = [
-            conv.ConvNorm(
-                features=self.features, kernel=3, dtype=self.dtype, name=f"smooth_{i}"
-            )(x, train=train)
+            conv.ConvNorm(**wide, name=f"smooth_{i}")(x, train=train)
             for i, x in enumerate(maps[:-1])
         ]
         joined = [
-            resize.bilinear(x, size, align_corners=True) for x in (*smooth, maps[-1])
+            resize.bilinear(x, size, align_corners=not self.original)
+            for x in (*smooth, maps[-1])
         ]
-        x = conv.ConvNorm(
-            features=self.features, kernel=3, dtype=self.dtype, name="fuse"
-        )(jnp.concatenate(joined, axis=-1), train=train)
+        x = conv.ConvNorm(**wide, name="fuse")(
+            jnp.concatenate(joined, axis=-1), train=train
+        )
         # The last layer stays in float32: its result goes into a softmax.
-        return conv.Conv(features=self.num_classes, bias=True, name="classify")(x)
+        init = conv.he_in_init if self.original else conv.torch_init
+        return conv.Conv(
+            features=self.num_classes, bias=True, kernel_init=init, name="classify"
+        )(x)
 
 
 def add_top_down(
