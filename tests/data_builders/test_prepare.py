@@ -227,7 +227,9 @@ def test_unknown_names_options_and_subsets_list_what_there_is(tmp_path):
         prepare.prepare("mars", data_dir=tmp_path)
     with pytest.raises(errors.InputError, match="no option colour; it has: subset"):
         prepare.prepare("synthetic", data_dir=tmp_path, colour="red")
-    with pytest.raises(errors.InputError, match="objects_tiny, objects_many, objects_full"):
+    with pytest.raises(
+        errors.InputError, match="objects_tiny, objects_many, objects_full"
+    ):
         prepare.prepare("synthetic", data_dir=tmp_path, subset="objects_huge")
 
 
