@@ -202,7 +202,7 @@ class Watch:
         return {}
 
 
-@pytest.mark.parametrize("config", CONFIGS[1:3])
+@pytest.mark.parametrize("config", [*CONFIGS[1:3], CONFIGS[4]])
 def test_a_patch_is_the_same_in_builder_loader_and_prediction(made, config):
     data, info = made
     source = scenes.open_patches(prepared.locate(data, info.name, config), "train")
@@ -229,7 +229,8 @@ def test_a_patch_is_the_same_in_builder_loader_and_prediction(made, config):
     for i, scene_id in enumerate(batch["scene_id"]):
         window = windows.Window(*batch["position"][i].tolist(), 8, 8)
         opened = open_scene(data, info, "train", where[scene_id])
-        cut = view.cut_views(opened.read, window, views)
+        size = tuple(batch["scene_size"][i].tolist())
+        cut = view.cut_views(opened.read, window, views, scene_size=size)
         np.testing.assert_array_equal(batch["views"][i], cut)
         assert batch["views"][i].tobytes() in seen[scene_id]
 
