@@ -110,8 +110,8 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
     config.model.contexts = ("2", "global", "local")
     config.model.width, config.model.fc_features = 8, 64
     config.model.dropout = 0.1
-    # What ImageNet weights and hours give, four minutes need not wait for: nothing is
-    # computed in a border around small patches, and fine features count at once.
+    # Ours, for few steps from random weights: nothing is computed in a border around
+    # small patches, and fine features count at once.
     config.model.wide_border, config.model.skip_scales = False, (1.0, 1.0)
     # Few steps from random weights: patches of all scenes mixed, not scene by scene; no
     # decay, which outweighs the gradients of attention that does nothing yet.
