@@ -144,3 +144,43 @@ def test_focal_loss_of_extreme_logits_is_finite_without_gradient(sign):
         logits[:, None], label[:, None]
     )
     assert jnp.isfinite(value) and not gradient.any()
+
+
+def test_a_weighted_mean_divides_by_the_weights_of_the_labelled_pixels(sample):
+    logits, label = sample
+    factors = (0.5, 1.0, 4.0)
+    rule = losses.PlainLoss(class_weights=factors, weighted_mean=True)
+    pixel_loss = np.asarray(losses.cross_entropy(logits, label))
+    weight = np.append(factors, np.zeros(253))[np.asarray(label)]
+    expected = (weight * pixel_loss).sum() / weight.sum()
+    np.testing.assert_allclose(rule.segmentation(logits, label), expected, rtol=1e-6)
+    nothing = jnp.full_like(label, 255)
+    assert rule.segmentation(logits, nothing) == 0
+
+
+def test_two_heads_are_weighed_and_reported_apart(sample):
+    logits, label = sample
+    found = losses.AuxiliaryLoss().both(logits, -logits, label)
+    plain = losses.PlainLoss()
+    np.testing.assert_allclose(found["seg"], plain.segmentation(logits, label))
+    np.testing.assert_allclose(
+        found["aux"], 0.4 * plain.segmentation(-logits, label), rtol=1e-6
+    )
+    np.testing.assert_allclose(found["total"], found["seg"] + found["aux"])
+
+
+@pytest.mark.parametrize("min_kept", [1, 20, 10**6])
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_hard_pixels_lie_strictly_below_a_probability_of_the_labelled_ones(
+    sample, threshold, min_kept
+):
+    logits, label = (np.asarray(x) for x in sample)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    valid = label != 255
+    true = p[valid][np.arange(valid.sum()), label[valid]]
+    limit = max(threshold, np.sort(true)[min(min_kept, true.size - 1)])
+    expected = -np.log(true[true < limit]).mean()
+    rule = losses.HardPixelLoss(threshold, min_kept)
+    np.testing.assert_allclose(rule.segmentation(*sample), expected, rtol=1e-5)
+    nothing = jnp.full_like(sample[1], 255)
+    assert rule.segmentation(sample[0], nothing) == 0

@@ -26,6 +26,8 @@ class SegmentationLoss:
     ohem_min_kept: int = 10000  # but at least so many per group
     loss_group: int = 2  # images, see above; 0 = the whole batch
     class_weights: tuple[float, ...] = ()  # factors of a class's pixels; (): 1 each
+    weighted_mean: bool = False  # divide by the sum of these factors, as PyTorch does;
+    # else by the number of pixels
 
     def segmentation(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Returns the weighted loss, a float32 scalar.
@@ -43,10 +45,14 @@ class SegmentationLoss:
             valid &= hard_pixels(
                 pixel_loss, threshold=self.ohem_thresh, min_kept=self.ohem_min_kept
             )
-        if self.class_weights:  # the mean still divides by the number of pixels
+        divisor = 1.0
+        if self.class_weights:
             weight = of_class(jnp.array(self.class_weights, jnp.float32), label)
-            pixel_loss *= into_groups(weight, group=self.loss_group)
-        return self.seg_weight * jnp.mean(masked_mean(pixel_loss, valid))
+            weight = into_groups(weight, group=self.loss_group)
+            pixel_loss *= weight
+            if self.weighted_mean:
+                divisor = jnp.maximum(masked_mean(weight, valid), 1e-30)
+        return self.seg_weight * jnp.mean(masked_mean(pixel_loss, valid) / divisor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,52 @@ class PlainLoss(SegmentationLoss):
 
     ohem: bool = False
     loss_group: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AuxiliaryLoss(PlainLoss):
+    """Cross-entropy of a network's two heads; MagNet's weights."""
+
+    weighted_mean: bool = True
+    aux_weight: float = 0.4
+
+    def both(
+        self, main: jax.Array, aux: jax.Array, label: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Returns "seg", "aux" and their sum "total"; logits are [B, H, W, K]."""
+        parts = {
+            "seg": self.segmentation(main, label),
+            "aux": self.aux_weight * self.segmentation(aux, label),
+        }
+        return {"total": parts["seg"] + parts["aux"], **parts}
+
+
+@dataclasses.dataclass(frozen=True)
+class HardPixelLoss:
+    """Cross-entropy of the hardest pixels of the whole batch, as MagNet's code mines.
+
+    Other than `SegmentationLoss` it counts valid pixels only, and a pixel must be
+    strictly below the threshold: with fewer than `ohem_min_kept` valid ones the easiest
+    is left out, unless its true class is improbable.
+    """
+
+    ohem_thresh: float = 0.7  # keep pixels whose true class is less probable
+    ohem_min_kept: int = 100000  # but at least so many
+
+    def segmentation(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Returns the mean over the pixels that are kept, a float32 scalar.
+
+        Args:
+            logits: [B, H, W, K].
+            label: [B, H, W] integers, 255 = ignore.
+        """
+        pixel_loss = cross_entropy(logits, label).reshape(-1)
+        valid = (label != IGNORE_LABEL).reshape(-1)
+        probability = jnp.exp(-jax.lax.stop_gradient(pixel_loss))
+        rank = jnp.minimum(self.ohem_min_kept, jnp.sum(valid, dtype=jnp.int32) - 1)
+        kth = select.kth_smallest(jnp.where(valid, probability, jnp.inf), rank + 1)
+        easy = probability >= jnp.maximum(kth, self.ohem_thresh)
+        return masked_mean(pixel_loss, valid & ~easy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +134,11 @@ class FocalLoss:
         pixel_loss = -((1 - probability) ** self.gamma) * jnp.log(probability)
         counted = (label != IGNORE_LABEL) & (label != self.ignore)
         return masked_mean(pixel_loss.reshape(-1), counted.reshape(-1))
+
+
+def mean_logits(main: jax.Array, aux: jax.Array) -> jax.Array:
+    """Returns what a network's two heads say together, as MagNet weighs them."""
+    return (main + 0.4 * aux) / 1.4
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -90,6 +90,23 @@ def scores(
     )
 
 
+def frequency_weighted_iou(
+    counts: np.ndarray, *, leave_out: tuple[int, ...] = ()
+) -> float:
+    """Returns the sum over classes of their share of the label times their IoU.
+
+    Args:
+        counts: [K, K] int64 from `confusion`.
+        leave_out: classes without share; the others' add up to 1 then. Their pixels
+            stay in every IoU.
+    """
+    true = counts.sum(1).astype(np.float64)
+    kept = np.ones(len(counts), bool)
+    kept[list(leave_out)] = False
+    iou = np.nan_to_num(scores(counts).iou)
+    return _share((true * iou)[kept].sum(), true[kept].sum())
+
+
 def majority_scores(counts: np.ndarray) -> Scores:
     """Returns the scores of answering the most frequent true class everywhere."""
     true = counts.sum(1)
@@ -98,7 +115,7 @@ def majority_scores(counts: np.ndarray) -> Scores:
     return scores(majority)
 
 
-def _share(part: float, total: int) -> float:
+def _share(part: float, total: float) -> float:
     return float(part / total) if total else math.nan
 
 

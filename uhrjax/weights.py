@@ -70,6 +70,19 @@ def from_torch(
     return jax.tree_util.tree_unflatten(structure, filled)
 
 
+def without_wrapper(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a network that MagNet's code saved together with its loss.
+
+    Its names have "model." in front (or behind "module."), the loss' have "loss.".
+    """
+    bare = {name.replace("model.", ""): value for name, value in state_dict.items()}
+    return {
+        name: value
+        for name, value in bare.items()
+        if not name.removeprefix("module.").startswith("loss.")
+    }
+
+
 def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads {PyTorch name: array} from a .npz, .safetensors or .pth file.
 

@@ -18,25 +18,36 @@ SMALL_FCTL = {
     "gamma_init": 0.5,  # at 0 contexts have no gradient
 }
 SMALL_HRNET = {"size": "w18_small_v2", "width": 2, "stem_width": 4}
+SMALL_MAGNET = {"crop": (80, 120), "input_size": (64, 96), "width": 8, "refiners": 2}
 MODELS = {
+    "downsample": {},
     "foveation": {"bank": (64, 96, 160), "scale": 16},
     "hrnet": SMALL_HRNET,
+    "hrnet_ocr": SMALL_HRNET
+    | {"size": "tiny", "features": 8, "hidden": 4, "dropout": 0.2},
+    "magnet": SMALL_MAGNET,
     "glnet": SMALL | {"mode": "local"},
     "pfnet": SMALL_PFNET,
+    "pspnet": SMALL | {"fpn_dim": 128},
     "fctl": SMALL_FCTL,
     "refinement": {"width": 2, "gamma_init": 0.5},
 }
-PLAIN = ("cascadepsp", "foveation", "glnet", "fctl", "hrnet", "refinement")
+PLAIN = (
+    "cascadepsp", "downsample", "foveation", "glnet", "fctl", "hrnet", "hrnet_ocr",
+    "magnet", "pspnet", "refinement", "resnet_fpn",
+)  # fmt: skip
 LOSSES = {name: {} for name in PLAIN}
 # Config keys that only some methods have.
 EXTRAS = {
+    "downsample": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
     "foveation": {
         "segmenter": {
             "method": "semantic_fpn",
             "model": SMALL,
             "loss": {"ohem_min_kept": 500},
         }
-    }
+    },
+    "magnet": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
 }
 
 
@@ -90,6 +101,9 @@ def batch_for(method, *, size=(64, 96), count=2, seed=0):
         found["overview"] = rng.integers(0, 256, shape, np.uint8)
         found["position"] = rng.integers(0, 60, (count, 2), np.int32)
         found["scene_size"] = np.full((count, 2), 160, np.int32)
+    if hasattr(method.module, "input_size"):  # MagNet
+        corner = rng.uniform(0, 0.5, (count, 2))
+        found["box"] = np.concatenate([corner, corner + 0.5], 1).astype(np.float32)
     if getattr(method, "refines", False):
         targets = [method.targets(label, rng) for label in found["label"]]
         found |= {name: np.stack([t[name] for t in targets]) for name in targets[0]}

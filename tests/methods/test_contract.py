@@ -11,6 +11,7 @@ from uhrjax.errors import InputError
 
 VARIANTS = {
     "cascadepsp": ("cascadepsp", {}),
+    "downsample": ("downsample", {}),
     "fctl": ("fctl", {}),
     "fctl, one encoder": (
         "fctl",
@@ -23,6 +24,8 @@ VARIANTS = {
     "glnet": ("glnet", {}),
     "glnet, one branch": ("glnet", {"mode": "local_alone"}),
     "hrnet": ("hrnet", {}),
+    "hrnet_ocr": ("hrnet_ocr", {}),
+    "magnet": ("magnet", {"trained": 1}),
     "pfnet": ("pfnet", {}),
     "pfnet, two passes": (
         "pfnet",
@@ -32,11 +35,13 @@ VARIANTS = {
         "pfnet",
         {"direction": "bottom_up", "edge_prediction": "direct", "levels": ("F3",)},
     ),
+    "pspnet": ("pspnet", {}),
     "refinement": ("refinement", {}),
     "refinement, all switches": (
         "refinement",
         {"context": 1.5, "share_encoders": True, "context_skips": True},
     ),
+    "resnet_fpn": ("resnet_fpn", {}),
     "upernet": ("upernet", {}),
     "upernet, original": ("upernet", {"design": "original", "dilation": "none"}),
     "semantic_fpn": ("semantic_fpn", {}),

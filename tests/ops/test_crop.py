@@ -20,6 +20,17 @@ LINES = [
 ]
 
 
+@pytest.mark.parametrize(("line", "sizes"), LINES)
+def test_windows_of_a_resized_map_are_slices_of_it(line, sizes):
+    (start, window, scene), (before, _) = line, sizes
+    x = np.random.default_rng(0).normal(size=(before, 5))
+    matrix = crop.resize_matrix(
+        jnp.array([start]), jnp.array([scene]), window=window, before=before
+    )
+    expected = resized(x, scene)[start : start + window]
+    np.testing.assert_allclose(matrix[0] @ x, expected, atol=2e-6)
+
+
 def rectangle(start, window, scene, size):
     """Python rounds fractions half to even."""
     first = round(fractions.Fraction(start * size, scene))

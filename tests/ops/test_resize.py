@@ -83,3 +83,12 @@ def test_nearest_takes_the_floor_of_the_scaled_index():
 def test_an_empty_size_is_refused():
     with pytest.raises(ValueError, match="at least 1 px"):
         resize.bilinear(jnp.zeros((1, 4, 4, 1)), (0, 3), align_corners=True)
+
+
+@pytest.mark.parametrize("size", [(9, 13), (3, 5), (8, 6)])
+def test_some_pixels_are_those_of_the_whole_resized_map(size):
+    x = jax.random.normal(jax.random.key(0), (8, 6, 2))
+    whole = resize.bilinear(x[None], size, align_corners=False)[0]
+    rows, columns = jnp.arange(1, size[0]), jnp.array([size[1] - 1, 0, 2])
+    found = jax.jit(lambda r, c: resize.bilinear_at(x, size, r, c))(rows, columns)
+    np.testing.assert_allclose(found, whole[1:][:, [size[1] - 1, 0, 2]], atol=1e-6)

@@ -310,7 +310,7 @@ def test_scores_of_a_whole_scene_equal_the_published(name, inference_case):
     model, options = INFERENCE[name]
     method, variables = make(**model)
     engine = foveal.FovealEngine(method, foveal.Options(batch_size=7, **options))
-    found = engine.label(variables, arrays["image"])
+    found = engine.explore(variables, arrays["image"])
     expected = arrays[f"{name}_scores"]
     np.testing.assert_allclose(
         found.scores, expected, rtol=manifest["rtol"],

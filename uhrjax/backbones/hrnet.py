@@ -5,7 +5,8 @@ every few blocks; the finest one is never given up. Module names are the publish
 with `_` for `.`, so that ImageNet weights convert without a table.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,11 +30,25 @@ SIZES = {
     "w48": Size(48, 4, (1, 4, 3), 4),
     "w18": Size(18, 4, (1, 4, 3), 4),
     "w18_small_v2": Size(18, 2, (1, 3, 2), 2),
+    "tiny": Size(8, 1, (1, 1, 1), 1),  # ours, for runs on a CPU
 }
 # Names in published files -> names below `backbone`.
 TRUNK = r"(conv[12]|bn[12]|layer1|transition[1-3]|stage[2-4])\."
-# What ImageNet classifiers of this family have beside the trunk.
-CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
+# What ImageNet classifiers and segmentation networks have beside the trunk.
+CLASSIFIER = (
+    "incre_modules.", "downsamp_modules.", "final_layer.", "classifier.", "last_layer.",
+    "aux_head.", "cls_head.",
+)  # fmt: skip
+
+
+def trunk_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the trunk of an ImageNet classifier, under names below `backbone`."""
+    bare = {name.removeprefix("module."): v for name, v in state_dict.items()}
+    return {
+        f"backbone.{name}": value
+        for name, value in bare.items()
+        if not name.startswith(CLASSIFIER)
+    }
 
 
 class HRNet(nn.Module):
@@ -44,6 +59,7 @@ class HRNet(nn.Module):
     stem_width: int = 64  # of the stem and inside the blocks of layer1
     stem_stride: int = 2  # of both its convolutions; 1: full resolution (MagNet)
     align_corners: bool = False  # where branches are upsampled; MagNet: True
+    momentum: float = 0.9  # of the statistics, in Flax' terms; MagNet: 0.99
     remat: bool = False  # recompute the blocks in the backward pass
     dtype: Dtype = jnp.float32
 
@@ -82,7 +98,7 @@ class HRNet(nn.Module):
     ) -> jax.Array:
         """One convolution of the stem."""
         x = resnet.convolve(self, conv, features, 3, self.stem_stride)(x)
-        return nn.relu(resnet.normalise(self, norm, train)(x))
+        return nn.relu(resnet.normalise(self, norm, train, self.momentum)(x))
 
     def _open_branch(
         self, maps: list[jax.Array], stage: int, width: int, train: bool
@@ -122,7 +138,8 @@ class HRNet(nn.Module):
         features = target.shape[-1]
         if halvings < 0:
             x = resnet.convolve(self, f"{name}_0", features, 1)(x)
-            return self._resize(resnet.normalise(self, f"{name}_1", train)(x), target)
+            x = resnet.normalise(self, f"{name}_1", train, self.momentum)(x)
+            return self._resize(x, target)
         for k in range(halvings):
             last = k == halvings - 1
             width = features if last else x.shape[-1]
@@ -140,7 +157,7 @@ class HRNet(nn.Module):
         relu: bool = True,
     ) -> jax.Array:
         x = resnet.convolve(self, f"{name}_0", features, 3, stride)(x)
-        x = resnet.normalise(self, f"{name}_1", train)(x)
+        x = resnet.normalise(self, f"{name}_1", train, self.momentum)(x)
         return nn.relu(x) if relu else x
 
     def _resize(self, x: jax.Array, target: jax.Array) -> jax.Array:
@@ -149,4 +166,5 @@ class HRNet(nn.Module):
     def _block(self, kind: type[nn.Module], name: str, width: int) -> nn.Module:
         if self.remat:
             kind = nn.remat(kind, static_argnums=(2,))
-        return kind(width=width, dtype=self.dtype, name=name)
+        momentum = {"momentum": self.momentum, "shortcut_momentum": self.momentum}
+        return kind(width=width, dtype=self.dtype, name=name, **momentum)

@@ -56,6 +56,7 @@ class ResNet(nn.Module):
     dilation: str = "none"  # a key of DILATIONS
     width: int = 64  # channels inside a block of layer1
     with_stem: bool = False  # also return what the stem's first convolution makes
+    momentum: float = 0.9  # of the statistics inside blocks, in Flax' terms
     remat: bool = False  # recompute the blocks in the backward pass
     dtype: Dtype = jnp.float32
 
@@ -87,6 +88,7 @@ class ResNet(nn.Module):
                     width=self.width * 2**stage,
                     stride=stride if block == 0 else 1,
                     dilation=1 if block == 0 and is_late else dilation,
+                    momentum=self.momentum,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train)
@@ -121,7 +123,11 @@ def named_stem(name: str) -> str:
 
 
 def of_fields(
-    network: nn.Module, *, name: str = "backbone", with_stem: bool = False
+    network: nn.Module,
+    *,
+    name: str = "backbone",
+    with_stem: bool = False,
+    momentum: float = 0.9,
 ) -> ResNet:
     """Returns the backbone that a network's fields of the same names describe.
 
@@ -133,6 +139,7 @@ def of_fields(
         dilation=network.dilation,
         width=network.width,
         with_stem=with_stem,
+        momentum=momentum,
         remat=network.remat,
         dtype=network.dtype,
         name=name,
@@ -145,17 +152,19 @@ class Bottleneck(nn.Module):
     width: int
     stride: int = 1
     dilation: int = 1
+    momentum: float = 0.9  # of the statistics, in Flax' terms
+    shortcut_momentum: float = 0.9
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), 4 * width]."""
         y = convolve(self, "conv1", self.width, 1)(x)
-        y = nn.relu(normalise(self, "bn1", train)(y))
+        y = nn.relu(normalise(self, "bn1", train, self.momentum)(y))
         y = convolve(self, "conv2", self.width, 3, self.stride, self.dilation)(y)
-        y = nn.relu(normalise(self, "bn2", train)(y))
+        y = nn.relu(normalise(self, "bn2", train, self.momentum)(y))
         y = convolve(self, "conv3", 4 * self.width, 1)(y)
-        y = normalise(self, "bn3", train)(y)
+        y = normalise(self, "bn3", train, self.momentum)(y)
         return nn.relu(y + _shortcut(self, x, 4 * self.width, train))
 
 
@@ -165,15 +174,17 @@ class BasicBlock(nn.Module):
     width: int
     stride: int = 1
     dilation: int = 1
+    momentum: float = 0.9  # of the statistics, in Flax' terms
+    shortcut_momentum: float = 0.9
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width]."""
         y = convolve(self, "conv1", self.width, 3, self.stride, self.dilation)(x)
-        y = nn.relu(normalise(self, "bn1", train)(y))
+        y = nn.relu(normalise(self, "bn1", train, self.momentum)(y))
         y = convolve(self, "conv2", self.width, 3, 1, self.dilation)(y)
-        y = normalise(self, "bn2", train)(y)
+        y = normalise(self, "bn2", train, self.momentum)(y)
         return nn.relu(y + _shortcut(self, x, self.width, train))
 
 
@@ -181,7 +192,7 @@ def _shortcut(block: nn.Module, x: jax.Array, features: int, train: bool) -> jax
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = convolve(block, "downsample_0", features, 1, block.stride)(x)
-    return normalise(block, "downsample_1", train)(x)
+    return normalise(block, "downsample_1", train, block.shortcut_momentum)(x)
 
 
 def convolve(
@@ -204,6 +215,10 @@ def convolve(
     )
 
 
-def normalise(parent: nn.Module, name: str, train: bool) -> nn.BatchNorm:
+def normalise(
+    parent: nn.Module, name: str, train: bool, momentum: float = 0.9
+) -> nn.BatchNorm:
     """Returns a batch norm, a submodule of `parent`."""
-    return conv.batch_norm(train=train, dtype=parent.dtype, name=name)
+    return conv.batch_norm(
+        train=train, dtype=parent.dtype, name=name, momentum=momentum
+    )

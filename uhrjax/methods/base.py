@@ -141,7 +141,7 @@ class Method:
             )
         self._check_model()
         self._check_loss()
-        self._check_sides("config.tile", (self.tile, self.tile))
+        self.check_sides("config.tile", (self.tile, self.tile))
 
     def init(self, key: jax.Array) -> Variables:
         """Returns random {"params", "batch_stats"}; no forward pass is computed.
@@ -263,7 +263,7 @@ class Method:
                 f"views have the shape {views.shape}; this method takes [batch, "
                 f"{len(self.views)}, height, width, 3]: prepare the data with its views"
             )
-        self._check_sides("views", views.shape[2:4])
+        self.check_sides("views", views.shape[2:4])
         return normalise(views[:, 0], mean=self.mean, std=self.std)
 
     def logits(self, outputs: Mapping[str, Any]) -> jax.Array:
@@ -285,6 +285,18 @@ class Method:
         """Returns {kind: [B, N, 2] float32 (y, x) image px} the method looked at."""
         return {}
 
+    def check_sides(self, what: str, sides: tuple[int, ...]) -> None:
+        """Raises InputError unless the network takes images of these sides, px."""
+        if any(side < 1 or side % self.multiple for side in sides):
+            nearest = [
+                max(1, -(-side // self.multiple)) * self.multiple for side in sides
+            ]
+            raise InputError(
+                f"{what}: {' x '.join(map(str, sides))} px; "
+                f"{type(self).__name__} takes multiples of {self.multiple} px: use "
+                f"{' x '.join(map(str, nearest))}"
+            )
+
     def _check_model(self) -> None:
         check_backbone(self.module)
 
@@ -296,7 +308,7 @@ class Method:
     def _check_loss(self) -> None:
         lowest = {"ohem_thresh": 0, "seg_weight": 0, "loss_group": 0, "gamma": 0}
         lowest["ignore"] = -1
-        for name, low in {**lowest, "ohem_min_kept": 1}.items():
+        for name, low in {**lowest, "aux_weight": 0, "ohem_min_kept": 1}.items():
             if hasattr(self.loss_rule, name):
                 value = getattr(self.loss_rule, name)
                 check_range(f"config.loss.{name}", value, low=low)
@@ -305,17 +317,6 @@ class Method:
             raise InputError(
                 f"config.loss.class_weights has {len(factors)} numbers for "
                 f"{self.num_classes} classes; give one each, or () for none"
-            )
-
-    def _check_sides(self, what: str, sides: tuple[int, ...]) -> None:
-        if any(side < 1 or side % self.multiple for side in sides):
-            nearest = [
-                max(1, -(-side // self.multiple)) * self.multiple for side in sides
-            ]
-            raise InputError(
-                f"{what}: {' x '.join(map(str, sides))} px; "
-                f"{type(self).__name__} takes multiples of {self.multiple} px: use "
-                f"{' x '.join(map(str, nearest))}"
             )
 
 
@@ -390,7 +391,7 @@ def check_backbone(module: nn.Module) -> None:
 def check_choice(what: str, value: Any, known: Any) -> None:
     """Raises InputError unless `value` is one of the `known` names."""
     if value not in known:
-        raise InputError(f"{what} = {value!r}; use one of {', '.join(known)}")
+        raise InputError(f"{what} = {value!r}; use one of {', '.join(map(str, known))}")
 
 
 def check_range(what: str, value: float, *, low: float) -> None:

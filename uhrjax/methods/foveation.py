@@ -29,12 +29,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from uhrjax import weights
 from uhrjax.errors import InputError
-from uhrjax.methods import base
+from uhrjax.methods import base, wrapper
 from uhrjax.nn import foveater, initial, patch_bank
 from uhrjax.ops import choice, zoom
 from uhrjax.tiling import location
@@ -47,7 +46,7 @@ class FoveationLoss:
     entropy_weight: float = 0.0  # of the distribution's entropy (code, off there, too)
 
 
-class FoveationMethod(base.Method):
+class FoveationMethod(wrapper.Wrapper):
     """The foveation module in front of another method, which it trains along.
 
     Variables: {kind: {"foveater", "segmenter"}}; the fixed selections have no foveater.
@@ -58,34 +57,14 @@ class FoveationMethod(base.Method):
     initial_rules = foveater.INITIAL_RULES
     whole_scenes: ClassVar[bool] = True
 
-    @classmethod
-    def inner(cls, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-        """Returns the config of the segmentation network, `config.segmenter`."""
-        given = config.get("segmenter") or {}
-        if not given.get("method"):
-            raise InputError(
-                "config.segmenter.method is not set: which network labels the patches? "
-                "e.g. --config.segmenter.method=hrnet"
-            )
-        shared = ("num_classes", "tile", "mean", "std", "dtype", "remat")
-        found = {name: config[name] for name in shared}
-        own = {"model": {}, "loss": {}, **given}
-        return ml_collections.ConfigDict({**found, **own})
-
-    def __init__(self, config: ml_collections.ConfigDict, segmenter: base.Method):
-        """Builds the module around a segmentation network; raises InputError."""
-        self.segmenter = segmenter
-        super().__init__(config)
-
     @property
     def frozen(self) -> tuple[str, ...]:
         """Returns what the segmentation network freezes of itself."""
         return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
 
-    def shapes(self) -> base.Variables:
-        """Returns the tree of `init` with shapes and dtypes instead of arrays."""
-        own = super().shapes() if self.module.learns else {}
-        return _join(own, self.segmenter.shapes())
+    def own_shapes(self) -> base.Variables:
+        """Returns the part of `shapes` that is not the segmentation network's."""
+        return super().own_shapes() if self.module.learns else {}
 
     def init(self, key: jax.Array) -> base.Variables:
         """Returns random variables; no forward pass is computed."""
@@ -94,8 +73,8 @@ class FoveationMethod(base.Method):
         if self.module.learns and isinstance(key, jax.core.Tracer):
             own = self.module.init(ours, jnp.zeros((1, 8, 8, 3)), train=False)
         elif self.module.learns:
-            own = initial.draw(super().shapes(), ours, rules=self.initial_rules)
-        return _join(own, self.segmenter.init(theirs))
+            own = initial.draw(self.own_shapes(), ours, rules=self.initial_rules)
+        return wrapper.join(own, self.segmenter.init(theirs))
 
     def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> base.Variables:
         """Returns variables filled with published weights.
@@ -113,24 +92,11 @@ class FoveationMethod(base.Method):
                 own[name] = value
         filled = {}
         if self.module.learns or own:
-            shapes = super().shapes() if self.module.learns else {}
-            filled = weights.from_torch(own, shapes, names=foveater.TORCH_NAMES)
+            filled = weights.from_torch(
+                own, self.own_shapes(), names=foveater.TORCH_NAMES
+            )
         filled = jax.tree.map(jnp.asarray, filled)
-        return _join(filled, self.segmenter.import_torch(rest))
-
-    def import_backbone(
-        self, variables: base.Variables, state_dict: Mapping[str, np.ndarray]
-    ) -> base.Variables:
-        """Returns `variables` with an ImageNet backbone in the segmentation network."""
-        filled = self.segmenter.import_backbone(
-            _part(variables, "segmenter"), state_dict
-        )
-        return {
-            kind: {**tree, "segmenter": filled.get(kind, {})}
-            if "segmenter" in tree
-            else tree
-            for kind, tree in variables.items()
-        }
+        return wrapper.join(filled, self.segmenter.import_torch(rest))
 
     def apply(
         self,
@@ -173,7 +139,7 @@ class FoveationMethod(base.Method):
         if not train:
             return {**self.segment(variables, patches), **extra}
         outputs, stats = self.segmenter.apply(
-            _part(variables, "segmenter"),
+            wrapper.part_of(variables, "segmenter"),
             {"views": patches[:, None]},
             train=True,
             key=dropping,
@@ -185,7 +151,7 @@ class FoveationMethod(base.Method):
         self, variables: base.Variables, patches: jax.Array
     ) -> Mapping[str, Any]:
         """Labels mixed patches [N, P, P, 3] float32; returns the network's outputs."""
-        part = _part(variables, "segmenter")
+        part = wrapper.part_of(variables, "segmenter")
         return self.segmenter.apply(part, {"views": patches[:, None]}, train=False)
 
     def look(
@@ -316,17 +282,7 @@ class FoveationMethod(base.Method):
         base.check_range("config.model.scale", module.scale, low=1)
         base.check_range("config.model.tau_rate", module.tau_rate, low=0)
         self._check_bank()
-        seg = self.segmenter
-        if len(seg.views) > 1 or seg.overview or seg.collects or seg.whole_scenes:
-            raise InputError(
-                "config.segmenter needs more than a patch; use a network of one view "
-                "without overview (hrnet, upernet, semantic_fpn, pfnet, or fctl with "
-                "--config.segmenter.model.contexts='()')"
-            )
-        if seg.reads_labels or seg.refines:
-            raise InputError(
-                "config.segmenter refines label maps; use a network that labels images"
-            )
+        self._check_segmenter()
 
     def _check_bank(self) -> None:
         module, bank = self.module, self.module.bank
@@ -350,18 +306,3 @@ class FoveationMethod(base.Method):
                 f"config.model.bank = {bank} leaves selection = {module.selection!r} "
                 "nothing to choose from; use two sides or more, or selection = 'patch'"
             )
-
-
-def _join(own: base.Variables, segmenter: base.Variables) -> base.Variables:
-    """Returns {kind: {"foveater", "segmenter"}}, without empty parts."""
-    joined: base.Variables = {}
-    for kind, tree in own.items():
-        joined[kind] = dict(tree)
-    for kind, tree in segmenter.items():
-        joined.setdefault(kind, {})["segmenter"] = tree
-    return joined
-
-
-def _part(variables: base.Variables, name: str) -> base.Variables:
-    """Returns one part's own variables."""
-    return {kind: tree[name] for kind, tree in variables.items() if name in tree}

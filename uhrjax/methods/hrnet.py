@@ -123,12 +123,7 @@ class HRNetMethod(base.Method):
             variables: of this method; not changed.
             state_dict: PyTorch name -> array; what classifies is dropped.
         """
-        trunk = {
-            f"backbone.{name.removeprefix('module.')}": value
-            for name, value in state_dict.items()
-            if not name.removeprefix("module.").startswith(hrnet.CLASSIFIER)
-        }
-        return super().import_backbone(variables, trunk)
+        return super().import_backbone(variables, hrnet.trunk_of(state_dict))
 
     def _check_model(self) -> None:
         module = self.module

@@ -96,6 +96,7 @@ def batch_norm(
     name: str,
     shift: float = 0.0,
     unbiased: bool = False,
+    momentum: float = 0.9,
 ) -> nn.BatchNorm:
     """Batch norm over the global batch; statistics and parameters in float32.
 
@@ -105,7 +106,7 @@ def batch_norm(
     kind = UnbiasedBatchNorm if unbiased else nn.BatchNorm
     return kind(
         use_running_average=not train,
-        momentum=0.9,
+        momentum=momentum,
         epsilon=1e-5,
         dtype=dtype,
         bias_init=nn.initializers.constant(shift),

@@ -33,6 +33,26 @@ def crop_matrix(
     return _matrix(low, high, share, before)
 
 
+def resize_matrix(
+    start: jax.Array, scene: jax.Array, *, window: int, before: int
+) -> jax.Array:
+    """Returns what cuts windows out of a map that is resized to its scene, one axis.
+
+    Unlike `crop_matrix` it looks beyond the window's rectangle: windows fit together.
+
+    Args:
+        start: [B] int, of the windows, scene px.
+        scene: [B] int, length of the scene, px.
+        window: length of a window, px.
+        before: length of the scene's map.
+
+    Returns:
+        [B, window, before] float32; rows sum to 1. Beyond the scene its border repeats.
+    """
+    place = jnp.maximum(start[:, None] + jnp.arange(window), 0)
+    return _matrix(*_taps(place, before, scene[:, None]), before)
+
+
 def paste_matrix(
     start: jax.Array, scene: jax.Array, *, window: int, before: int, after: int
 ) -> jax.Array:

@@ -31,6 +31,34 @@ def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax
     return x
 
 
+def bilinear_at(
+    x: jax.Array, size: tuple[int, int], rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Returns some px of a map resized bilinearly, with half-pixel centres.
+
+    Args:
+        x: [H, W, C] floating point.
+        size: (height, width) to which all of it would be resized, px.
+        rows: [h] int, of the resized map; may be traced.
+        columns: [w] int.
+
+    Returns:
+        [h, w, C], dtype of x.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    found = x
+    for axis, index in enumerate((rows, columns)):
+        low, high, weight = (
+            jnp.asarray(part)[index]
+            for part in taps(x.shape[axis], size[axis], align_corners=False)
+        )
+        weight = weight.astype(wide).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        below = jnp.take(found, low, axis=axis).astype(wide)
+        above = jnp.take(found, high, axis=axis).astype(wide)
+        found = below * (1 - weight) + above * weight
+    return found.astype(x.dtype)
+
+
 def nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Takes source pixel floor(i * n / m) for pixel i of m; x is [B, H, W, ...]."""
     for axis, length in zip((1, 2), size, strict=True):

@@ -25,9 +25,22 @@ def resample(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """
     if pixels.shape[:2] == (height, width):
         return pixels
+    return mix(pixels, taps(pixels.shape[0], height), taps(pixels.shape[1], width))
+
+
+def mix(pixels: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:
+    """Returns the px that some `taps`, all or a part of them, lie at; see `resample`.
+
+    Args:
+        pixels: [h, w, C] uint8, a numpy or a jax array.
+        rows: place and weight [n].
+        columns: place and weight [m].
+
+    Returns:
+        [n, m, C] uint8, of the same kind of array.
+    """
     total = pixels
-    for axis, length in ((1, width), (0, height)):
-        place, weight = taps(pixels.shape[axis], length)
+    for axis, (place, weight) in ((1, columns), (0, rows)):
         weight = weight.reshape(-1, *(1,) * (pixels.ndim - 1 - axis))
         first = total.take(place, axis=axis, mode="clip").astype(np.int32)
         second = total.take(place + 1, axis=axis, mode="clip").astype(np.int32)
@@ -47,8 +60,18 @@ def taps(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
             the result is longer.
         weight: [after] int32 of the pixel after `place`, fixed point.
     """
-    place, rest = np.divmod(
-        (2 * np.arange(after, dtype=np.int64) + 1) * before - after, 2 * after
-    )
-    weight = ((rest << BITS) + after) // (2 * after)
-    return place, weight.astype(np.int32)
+    return taps_at(np.arange(after, dtype=np.int64), before, after)
+
+
+def taps_at(index: np.ndarray, before: int, after: int) -> tuple:
+    """Returns place and weight of some outputs, see `taps`.
+
+    Args:
+        index: [n] integers, the outputs, a numpy or a jax array; in 32 bits, twice the
+            product of both lengths must be below 2**31.
+        before: length of the axis, px.
+        after: length of the result, px.
+    """
+    number = (2 * index + 1) * before - after
+    place, rest = number // (2 * after), number % (2 * after)
+    return place, (((rest << BITS) + after) // (2 * after)).astype(np.int32)

@@ -30,14 +30,15 @@ def plan_boxes(
         [N, 4] float64 (top, left, bottom, right) as shares of the sides; column by
         column, each from top to bottom.
     """
-    tops = _plan_starts(height, box_height, reach_border)
-    lefts = _plan_starts(width, box_width, reach_border)
+    tops = plan_starts(height, box_height, reach_border=reach_border)
+    lefts = plan_starts(width, box_width, reach_border=reach_border)
     left, top = (grid.ravel() for grid in np.meshgrid(lefts, tops, indexing="ij"))
     corners = np.stack([top, left, top + box_height, left + box_width], axis=1)
     return corners / np.array([height, width, height, width], np.float64)
 
 
-def _plan_starts(length: int, side: int, reach_border: bool) -> np.ndarray:
+def plan_starts(length: int, side: int, *, reach_border: bool) -> np.ndarray:
+    """Returns where boxes start along one axis, px; see `plan_boxes`."""
     if not 1 <= side <= length:
         raise ValueError(
             f"boxes of {side} px do not fit into a side of {length} px; use 1 to "

@@ -1,0 +1,78 @@
+"""A method around another one, which labels images for it: its segmentation network.
+
+Variables are {kind: {own parts, "segmenter"}}.
+"""
+
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+
+from uhrjax.errors import InputError
+from uhrjax.methods import base
+
+SHARED = ("num_classes", "tile", "mean", "std", "dtype", "remat")  # config keys
+
+
+class Wrapper(base.Method):
+    """What such methods have in common."""
+
+    @classmethod
+    def inner(cls, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+        """Returns the config of the segmentation network, `config.segmenter`."""
+        given = config.get("segmenter") or {}
+        if not given.get("method"):
+            raise InputError(
+                "config.segmenter.method is not set: which network labels the patches? "
+                "e.g. --config.segmenter.method=hrnet"
+            )
+        found = {name: config[name] for name in SHARED}
+        own = {"model": {}, "loss": {}, **given}
+        return ml_collections.ConfigDict({**found, **own})
+
+    def __init__(self, config: ml_collections.ConfigDict, segmenter: base.Method):
+        """Builds the module around a segmentation network; raises InputError."""
+        self.segmenter = segmenter
+        super().__init__(config)
+
+    def shapes(self) -> base.Variables:
+        """Returns the tree of `init` with shapes and dtypes instead of arrays."""
+        return join(self.own_shapes(), self.segmenter.shapes())
+
+    def own_shapes(self) -> base.Variables:
+        """Returns the part of `shapes` that is not the segmentation network's."""
+        return super().shapes()
+
+    def import_backbone(
+        self, variables: base.Variables, state_dict: Mapping[str, np.ndarray]
+    ) -> base.Variables:
+        """Returns `variables` with an ImageNet backbone in the segmentation network."""
+        theirs = part_of(variables, "segmenter")
+        filled = self.segmenter.import_backbone(theirs, state_dict)
+        return join(variables, filled)
+
+    def _check_segmenter(self) -> None:
+        seg = self.segmenter
+        if len(seg.views) > 1 or seg.overview or seg.collects or seg.whole_scenes:
+            raise InputError(
+                "config.segmenter needs more than a patch; use a network of one view "
+                "without overview (hrnet, upernet, semantic_fpn, pfnet, or fctl with "
+                "--config.segmenter.model.contexts='()')"
+            )
+        if seg.reads_labels or seg.refines:
+            raise InputError(
+                "config.segmenter refines label maps; use a network that labels images"
+            )
+
+
+def join(own: base.Variables, segmenter: base.Variables) -> base.Variables:
+    """Returns {kind: {own parts, "segmenter"}}, without empty parts."""
+    joined: base.Variables = {kind: dict(tree) for kind, tree in own.items()}
+    for kind, tree in segmenter.items():
+        joined.setdefault(kind, {})["segmenter"] = tree
+    return joined
+
+
+def part_of(variables: base.Variables, name: str) -> base.Variables:
+    """Returns one part's own variables."""
+    return {kind: tree[name] for kind, tree in variables.items() if name in tree}
