@@ -33,6 +33,8 @@ def defaults() -> ml_collections.ConfigDict:
     config.remat = False  # recompute blocks in the backward pass: less memory
     config.model = ml_collections.ConfigDict()  # fields of the network
     config.loss = ml_collections.ConfigDict()
+    config.segmenter = ml_collections.ConfigDict()  # of a method around another one:
+    # its method, model and loss
 
     config.tile, config.stride = 0, 0  # px: crop side; step between precomputed patches
     config.grid = "shifted"  # last window moved inward, or "even": steps of one size
@@ -55,7 +57,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.schedule.offset = 0  # epochs (steps) the schedule runs ahead
     config.schedule.begin = 0.0  # share of the schedule that counts as passed
     config.schedule.drops = ()  # instead of poly: shares after which the rate drops x10
-    config.init_from = ""  # run folder, .safetensors, .npz or .pth
+    config.init_from = ""  # run folder; .safetensors, .npz or .pth; parts: a.pth,b.pth
     config.init_what = "backbone"  # or "model": every weight
     config.refine = ""  # run of a refining network; "": the run's own; "none"
     config.coarse = _coarse()
@@ -82,7 +84,8 @@ def _data() -> ml_collections.ConfigDict:
     group.val_split = "val"  # the best checkpoint is chosen on it
     group.split = "test"  # the report is about it
     group.layout = "patches"  # precomputed, or "scenes": random windows
-    group.unit = "patches"  # a batch counts these, or "scenes" or "overviews"
+    group.unit = "patches"  # a batch counts these, or "scenes" or "overviews", or
+    # scenes that stay on the device for many steps: "resident"
     group.views = ()  # stored in patches; (): the method's, e.g. ("1", "p3")
     group.threads = 2  # that read and augment
     group.augment = ml_collections.ConfigDict()

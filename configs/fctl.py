@@ -105,9 +105,11 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.num_classes = "synthetic/landcover_many", 7
     config.data.val_split, config.data.split = "val", "test"
     config.eval.include_background, config.eval.absent_as_zero = True, False
-    config.tile, config.stride, config.eval.stride = 128, 128, 128
+    config.tile, config.stride, config.eval.stride = 64, 64, 64
     config.mean, config.std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)  # random weights need it
-    config.model.contexts = ("2", "global", "local")
+    # Patches that are small beside the parcels: as large as 306 px would be in scenes
+    # of 2448. Contexts show 256 and 512 px, wide enough to tell how parcels lie.
+    config.model.contexts = ("4", "global", "local")
     config.model.width, config.model.fc_features = 8, 64
     config.model.dropout = 0.1
     # Ours, for few steps from random weights: nothing is computed in a border around
@@ -115,20 +117,33 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
     config.model.wide_border, config.model.skip_scales = False, (1.0, 1.0)
     # Few steps from random weights: patches of all scenes mixed, not scene by scene; no
     # decay, which outweighs the gradients of attention that does nothing yet.
-    config.data.unit, config.batch_size, config.eval.batch_size = "patches", 12, 4
-    config.sub_batch, config.stages = 0, ml_collections.ConfigDict()
+    config.data.unit, config.batch_size, config.eval.batch_size = "patches", 12, 8
+    config.sub_batch = 0
     config.model.gamma_init = 1.0
     config.data.augment.vflip, config.data.augment.rotate90 = 0.5, 0.75
-    config.epochs, config.eval.every, config.coarse.epoch = 2, 1, 1
+    config.epochs, config.eval.every, config.coarse.epoch = 2, 2, 1
     config.learning_rate, config.optimizer.weight_decay = 1e-3, 0.0
+    # In ImageNet's place, without which encoders never learn to read contexts: scenes
+    # of 512 px shown in 128.
+    config.stages = ml_collections.ConfigDict({"pretrain": _pretraining(128)})
     config.refiner.model.width = 8
     config.refiner.epochs, config.refiner.batch_size = 2, 1
     config.refiner.sub_batch, config.refiner.learning_rate = 8, 1e-3
 
 
+def _pretraining(side: int) -> ml_collections.ConfigDict:
+    """FCN-8s on whole scenes of `side` px: an epoch is 10 steps."""
+    stage = ml_collections.ConfigDict()
+    stage.model = ml_collections.ConfigDict({"size": (side, side)})
+    stage.epochs, stage.eval = 80, ml_collections.ConfigDict({"every": 80})
+    stage.learning_rate = 3e-3
+    return stage
+
+
 def smoke(config: ml_collections.ConfigDict) -> None:
     """All stages in about a minute on a CPU."""
-    config.tile, config.stride, config.eval.stride = 64, 64, 64
+    config.stages.pretrain = _pretraining(64)
+    config.stages.pretrain.epochs = 1
     config.model.width, config.model.fc_features = 4, 8
     config.refiner.model.width = 2
     config.data.name = "synthetic/landcover_tiny"

@@ -175,6 +175,16 @@ def test_mistakes_are_sentences_with_exit_code_2(words, said, monkeypatch, capsy
     assert len(lines) == 1 and said in lines[0]
 
 
+@pytest.mark.parametrize("name", ["predict", "data"])
+def test_methods_that_label_whole_scenes_are_refused(name):
+    words = ["benchmark", name, "--config=configs/foveation.py:synthetic"]
+    with (
+        flagsaver.flagsaver(),
+        pytest.raises(errors.InputError, match="of which no benchmark knows"),
+    ):
+        command.main(words)
+
+
 def test_pass_that_fails_says_why(tmp_path):
     with pytest.raises(OSError, match=r"64 x 32 px ended with code 1.*no config file"):
         memory.measure("none.py", [], rows=32, columns=64, folder=tmp_path)

@@ -17,6 +17,7 @@ def flags_of(squares, data_root):
     values = {
         "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 24,
         "eval.stride": 24, "batch_size": 2, "sub_batch": 4, "stages.fcn.sub_batch": 4,
+        "stages.pretrain.epochs": 1,
         "epochs": 2, "eval.every": 2, "eval.batch_size": 4, "learning_rate": 0.003,
         "log_every": 1, "model.contexts": "('2','local')", "model.width": 2,
         "model.fc_features": 4, "model.wide_border": False, "model.gamma_init": 1.0,
@@ -45,7 +46,7 @@ def params_of(run):
 
 def test_stages_follow_each_other_and_start_from_one_another(fctl):
     order = json.loads((fctl / "stages.json").read_text())["stages"]
-    assert order == ["fcn", "medium", "all", "refine"]
+    assert order == ["pretrain", "fcn", "medium", "all", "refine"]
     for name in order:
         assert (fctl / name / "report.json").is_file()
     medium, last = params_of(fctl / "medium"), params_of(fctl / "all")
@@ -103,7 +104,7 @@ def test_refinement_goes_behind_another_method(fctl, runs, squares, tmp_path):
 @pytest.mark.parametrize(
     "more, said",
     [
-        (["--config.stage=large"], "has the stages fcn, medium, all, refine"),
+        (["--config.stage=large"], "has the stages pretrain, fcn, medium, all, refine"),
         (["--config.stage=all"], "starts from medium, not trained to the end"),
         (["--config.stages.huge.epochs=1"], "stages.huge belongs to no stage"),
     ],
@@ -145,7 +146,8 @@ def test_every_recipe_plans_its_stages(variant, tmp_path):
     config = config_lib.load_config(f"configs/fctl.py:{variant}")
     planned = stages.plan(config, tmp_path)
     names = [stage.name for stage in planned]
-    assert names == ["fcn", "medium", "large", "all", "refine"]
+    first = ["pretrain"] if variant == "synthetic" else []
+    assert names == [*first, "fcn", "medium", "large", "all", "refine"]
     assert all(
         stage.config.data.views == planned[0].config.data.views for stage in planned
     )

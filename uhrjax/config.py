@@ -7,7 +7,7 @@ import importlib.util
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -190,7 +190,7 @@ CHOICES = {
     "optimizer.decay": ("all", "conv"),
     "schedule.per": ("epoch", "step"),
     "data.layout": ("patches", "scenes"),
-    "data.unit": ("patches", "scenes", "overviews"),
+    "data.unit": ("patches", "scenes", "overviews", "resident"),
     "eval.select": ("best", "last"),
     "eval.protocol": ("scene", "crops"),
     "eval.blend": ("average", "hann", "gaussian", "montage"),
@@ -238,9 +238,33 @@ def check(config: ml_collections.ConfigDict) -> None:
         need(len(value) in (0, 2) and all(v > 0 for v in value), key, pair)
     whole = "batches of scenes or overviews are not divided; use 1 (and sub_batch)"
     need(config.accumulate == 1 or config.data.unit == "patches", "accumulate", whole)
+    if config.data.unit == "resident":
+        _check_resident(values, need)
     one_scale = "random windows of scenes have one scale; use () or layout 'patches'"
     scaled = config.data.augment.scale and config.data.layout == "scenes"
     need(not scaled, "data.augment.scale", one_scale)
+
+
+def _check_resident(values: Mapping[str, Any], need: Callable[..., None]) -> None:
+    """Checks the keys of runs whose scenes lie on the device."""
+    own = "recipes like configs/foveation.py have the keys for it; use 'patches'"
+    need({"locations.per_step", "eval.rate"} <= set(values), "data.unit", own)
+    for key in ("per_step", "per_iteration", "repeats"):
+        need(values[f"locations.{key}"] >= 1, f"locations.{key}", "use 1 or more")
+    together = values["locations.per_step"]
+    whole = f"use a multiple of locations.per_step = {together}"
+    exact = values["locations.per_iteration"] % together == 0
+    need(exact, "locations.per_iteration", whole)
+    need(values["eval.rate"] >= 0, "eval.rate", "use 0 (the model's scale) or more")
+    known = ("sum", "max_score")
+    rule = f"use one of {', '.join(known)}"
+    need(values["eval.aggregation"] in known, "eval.aggregation", rule)
+    for key, only, why in (
+        ("data.layout", "scenes", "whole scenes are trained on; use 'scenes'"),
+        ("eval.protocol", "scene", "whole scenes are labelled; use 'scene'"),
+        ("data.augment.scale", (), "whole scenes are trained on; use ()"),
+    ):
+        need(values[key] == only, key, why)
 
 
 def for_stage(

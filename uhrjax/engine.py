@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from uhrjax import cascade, errors, host_memory, inference, output, refine
+from uhrjax import cascade, errors, foveal, host_memory, inference, output, refine
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
@@ -28,7 +28,9 @@ def windows_per_call(config: ml_collections.ConfigDict) -> int:
     if config.eval.batch_size:
         return config.eval.batch_size
     wanted = config.batch_size
-    if config.data.unit != "patches":  # a batch counts scenes
+    if config.data.unit == "resident":
+        wanted *= config.locations.per_step
+    elif config.data.unit != "patches":  # a batch counts scenes
         wanted = config.sub_batch or CPU_PIXELS // config.tile**2
     if jax.default_backend() == "cpu":
         # More pixels at once make a CPU no faster and cost memory.
@@ -36,14 +38,22 @@ def windows_per_call(config: ml_collections.ConfigDict) -> int:
     return max(wanted, 1)
 
 
-def refuse_probabilities(refiner: Any, config: ml_collections.ConfigDict) -> None:
-    """Raises InputError if the config asks for what CascadePSP does not have."""
-    if output_options(config).needs_probabilities:
-        raise errors.InputError(
-            f"{refiner.path} refines labels, of which there are no probabilities; "
-            "leave config.predict.probabilities and .uncertainty empty, or set "
-            "--config.refine=none"
-        )
+def refuse_probabilities(refiner: Any) -> None:
+    """Raises the InputError of who asks for what CascadePSP does not have."""
+    raise errors.InputError(
+        f"{refiner.path} refines labels, of which there are no probabilities; "
+        "leave config.predict.probabilities and .uncertainty empty, or set "
+        "--config.refine=none"
+    )
+
+
+Engine = (
+    inference.Engine
+    | foveal.FovealEngine
+    | refine.RefinedEngine
+    | refine.CascadedEngine
+    | refine.TwoPassEngine
+)
 
 
 def make_engine(
@@ -52,19 +62,22 @@ def make_engine(
     *,
     refiner: Any = None,
     **changes: Any,
-) -> inference.Engine | refine.RefinedEngine | refine.CascadedEngine:
+) -> Engine:
     """Returns the engine that a config describes (eval.stride, .blend, ...).
 
     Args:
         method: built from the config.
         config: of the run.
         refiner: a `trained.Trained` that refines the labels, or None.
-        **changes: fields of `plan.Tiling` that differ.
+        **changes: fields of `plan.Tiling` that differ, of `foveal.Options` for a
+            method that labels whole scenes.
 
     Raises:
         errors.InputError: the refiner does not go with the config.
     """
     host_memory.return_freed_arrays()
+    if method.whole_scenes:
+        return _make_foveal(method, config, refiner, changes)
     fields = {
         "tile": config.tile,
         "stride": config.eval.stride,
@@ -85,12 +98,8 @@ def make_engine(
     own = refiner.config
     if refiner.method.refines:
         if tiling.probabilities:
-            refuse_probabilities(refiner, config)
-        side = config.coarse.side or own.coarse.side or cascade.SIDE
-        return refine.CascadedEngine(
-            inference.Engine(method, tiling), refiner.method, refiner.variables,
-            side=side,
-        )  # fmt: skip
+            refuse_probabilities(refiner)
+        return _cascade(inference.Engine(method, tiling), config, refiner)
     if own.tile != tiling.tile:
         raise errors.InputError(
             f"{refiner.path} refines windows of {own.tile} px, the scenes are labelled "
@@ -106,3 +115,55 @@ def make_engine(
         inference.Engine(refiner.method, second),
         refiner.variables,
     )
+
+
+def _cascade(
+    first: inference.Engine | foveal.FovealEngine,
+    config: ml_collections.ConfigDict,
+    refiner: Any,
+) -> refine.CascadedEngine:
+    """Returns an engine with CascadePSP behind it."""
+    side = config.coarse.side or refiner.config.coarse.side or cascade.SIDE
+    return refine.CascadedEngine(first, refiner.method, refiner.variables, side=side)
+
+
+def _make_foveal(
+    method: base.Method,
+    config: ml_collections.ConfigDict,
+    refiner: Any,
+    changes: dict[str, Any],
+) -> foveal.FovealEngine | refine.TwoPassEngine | refine.CascadedEngine:
+    """Returns the engine of a method that labels whole scenes."""
+    changes = {"tta": config.predict.tta, **changes}
+    if changes.pop("tta"):
+        raise errors.InputError(
+            "config.predict.tta turns windows, but Foveation labels a scene as a "
+            "whole; leave it false"
+        )
+    fields = {
+        "rate": config.eval.rate,
+        "aggregation": config.eval.aggregation,
+        "cover": config.eval.cover,
+        "batch_size": windows_per_call(config),
+        "seed": config.seed,
+        "probabilities": output_options(config).needs_probabilities,
+    }
+    if unknown := sorted(set(changes) - set(fields)):
+        raise errors.InputError(
+            f"{unknown[0]} has no meaning where a scene is labelled location by "
+            f"location; use any of {', '.join(fields)}"
+        )
+    options = foveal.Options(**{**fields, **changes})
+    if refiner is None:
+        return foveal.FovealEngine(method, options)
+    if options.probabilities and refiner.method.refines:
+        refuse_probabilities(refiner)
+    first = foveal.FovealEngine(
+        method, dataclasses.replace(options, probabilities=False)
+    )
+    if refiner.method.refines:
+        return _cascade(first, config, refiner)
+    second = make_engine(
+        refiner.method, refiner.config, tta=False, probabilities=options.probabilities
+    )
+    return refine.TwoPassEngine(first, second, refiner.variables)

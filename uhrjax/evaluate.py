@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import pathlib
@@ -94,6 +95,7 @@ class Evaluator:
         *,
         refiner: Any = None,
         tta: bool = False,
+        engine: Any = None,
     ):
         """Compiles nothing yet.
 
@@ -104,12 +106,14 @@ class Evaluator:
             maps: folder of label maps per split, for a method that reads labels.
             refiner: a `trained.Trained` that refines the labels, or None.
             tta: whether to turn every window 8 ways.
+            engine: that labels scenes, None: the one that the config describes.
         """
+        self._given_engine = engine
         self._maps, self._refiner, self._tta = maps, refiner, tta
         self._config, self._method, self._data = config, method, data
         self._mesh = sharding.make_mesh()
         self._predict = make_predict(method, self._mesh)
-        self._engines: dict[int, inference.Engine] = {}
+        self._engines: dict[int, engine_lib.Engine] = {}
 
     def __call__(
         self,
@@ -146,6 +150,17 @@ class Evaluator:
             labels = scene.read(whole)[..., 0]
             self._count_scene(result, reader, ScenePrediction(index, labels, {}))
         return result
+
+    def cost(self, split: str) -> dict[str, float]:
+        """Returns what labelling a scene takes on average, {} if it is not counted."""
+        reader = self._data.open_scenes(split)
+        count = getattr(self._engine(reader), "cost", None)
+        if count is None:
+            return {}
+        sizes = collections.Counter((s.height, s.width) for s in reader.scenes)
+        costs = [np.array(count(*size)) * many for size, many in sizes.items()]
+        locations, gmac = np.sum(costs, axis=0) / len(reader)
+        return {"locations_per_image": locations, "gmac_per_image": gmac}
 
     def _nothing(self) -> Evaluation:
         classes = self._method.num_classes
@@ -186,14 +201,21 @@ class Evaluator:
         masks = mask.MaskReader(self._maps / split, reader.scenes)
         return [mask.MaskScene(masks, i) for i in range(len(reader))]
 
-    def _engine(self, reader: scenes.SceneReader) -> inference.Engine:
+    def _engine(self, reader: scenes.SceneReader) -> engine_lib.Engine:
         """Returns the engine for the widest scene; small scenes need small batches."""
+        wanted = engine_lib.windows_per_call(self._config)
+        if self._given_engine is not None:
+            return self._given_engine
+        if self._method.whole_scenes:
+            return self._made(wanted)
         widest = max(scene.width for scene in reader.scenes)
         plan_starts = window_lib.GRIDS[self._config.grid]
         starts = plan_starts(
             widest, tile=self._config.tile, stride=self._config.eval.stride
         )
-        batch_size = min(engine_lib.windows_per_call(self._config), len(starts))
+        return self._made(min(wanted, len(starts)))
+
+    def _made(self, batch_size: int) -> engine_lib.Engine:
         if batch_size not in self._engines:
             self._engines[batch_size] = engine_lib.make_engine(
                 self._method, self._config, refiner=self._refiner, tta=self._tta,

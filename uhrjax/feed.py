@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from uhrjax import sharding
+from uhrjax import errors, resident, sharding
 from uhrjax.data import augment, dataset, mask, pipeline
 from uhrjax.methods import base
 from uhrjax.tiling import view as view_lib
@@ -45,11 +45,24 @@ def open_feed(
     - "patches": `batch_size` shuffled patches a step, in `accumulate` micro-batches;
     - "scenes": `batch_size` scenes a step, all patches of each in micro-batches of
       `sub_batch` (0: all of a scene at once);
-    - "overviews": `batch_size` whole scenes made small.
+    - "overviews": `batch_size` whole scenes made small;
+    - "resident": `locations.per_step` places in each of `batch_size` scenes, which stay
+      on the devices for several steps.
 
     Raises:
-        errors.InputError: a batch that the devices cannot share.
+        errors.InputError: a batch that the devices cannot share, or a unit that the
+            method does not train on.
     """
+    _check_unit(config, method)
+    if config.data.unit == "resident":
+        scheme = resident.make_scheme(config, data)
+        total = total_steps(config, scheme.epoch_steps)
+        return Feed(
+            scheme.epoch_steps,
+            lambda step: resident.batches(
+                scheme, config, method, data, mesh, start_step=step, total_steps=total
+            ),
+        )
     by_scene = config.data.unit == "scenes"
     if not by_scene:  # micro-batches of scenes are filled up
         sharding.check_batch(config.batch_size // config.accumulate, mesh)
@@ -69,6 +82,33 @@ def open_feed(
             common["coarse"] = mask.CoarseWindows(masks, method.views[-1].scale)
         return _by_scene(config, method, data, {**common, "multiple": mesh.size})
     return _by_sample(config, method, data, common)
+
+
+def total_steps(config: ml_collections.ConfigDict, epoch_steps: int) -> int:
+    """Returns the steps of a run."""
+    total = config.epochs * epoch_steps
+    return min(total, config.max_steps or total)
+
+
+def count_samples(micro: dict[str, Any]) -> int:
+    """Returns the patches of a micro-batch that this process trains on."""
+    size = len(micro["label"])
+    if "locations" in micro:  # of scenes, those of all processes
+        return size * micro["locations"].shape[1] // jax.process_count()
+    return int(np.sum(micro.get("valid", np.ones(size))))
+
+
+def _check_unit(config: ml_collections.ConfigDict, method: base.Method) -> None:
+    if method.whole_scenes == (config.data.unit == "resident"):
+        return
+    raise errors.InputError(
+        f"config.data.unit={config.data.unit!r} does not go with {config.method}: "
+        + (
+            "it trains on whole scenes, use 'resident'"
+            if method.whole_scenes
+            else "it trains on patches, use 'patches' or 'scenes'"
+        )
+    )
 
 
 def _by_sample(

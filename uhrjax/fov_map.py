@@ -38,8 +38,19 @@ def patch_quality(labels: np.ndarray, label: np.ndarray) -> np.ndarray:
         where nothing is labelled.
     """
     valid = label != IGNORE_LABEL
-    right = ((labels == label) & valid).sum((1, 2))
-    known = valid.sum((1, 2))
+    return quality(((labels == label) & valid).sum((1, 2)), valid.sum((1, 2)))
+
+
+def quality(right: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns intersections over unions, summed over classes.
+
+    Args:
+        right: numbers of px labelled as they are.
+        known: numbers of px that have a label.
+
+    Returns:
+        float64, NaN where nothing is labelled.
+    """
     with np.errstate(invalid="ignore"):
         # Each known px that is wrong lies in two unions.
         return right / (2.0 * known - right)

@@ -17,6 +17,7 @@ from uhrjax.methods import base
 
 # (subtree here, run it comes from, subtree there); paths as in `subtree`.
 Starts = Sequence[tuple[str, pathlib.Path, str]]
+PARTS = ("encoder", "decoder", "foveater")  # Foveation's files
 
 
 def start_variables(
@@ -24,9 +25,10 @@ def start_variables(
 ) -> dict[str, Any]:
     """Returns the variables that training starts from.
 
-    `config.init_from` is "" (random), a run folder of ours, or a weight file
-    (.safetensors, .npz, .pth); `config.init_what` says whether it fills the whole model
-    or its backbone. Then `starts` overrides subtrees, one after the other.
+    `config.init_from` is "" (random), a run folder of ours, a weight file
+    (.safetensors, .npz, .pth) or several, see `_parts`; `config.init_what` says whether
+    it fills the whole model or its backbone. Then `starts` overrides subtrees, one
+    after the other.
 
     Raises:
         errors.InputError: with every name that matches on one side only.
@@ -42,13 +44,22 @@ def _from_config(
     if not config.init_from:
         print(f"weights      random, seed {config.seed}")
         return fresh
+    whole = config.init_what == "model"
     path = pathlib.Path(config.init_from).expanduser()
+    if parts := _parts(config.init_from):
+        if not whole:
+            raise errors.InputError(
+                f"config.init_from={config.init_from!r} are the parts of a whole "
+                "network; set --config.init_what=model"
+            )
+        print(f"weights      model from {', '.join(map(str, parts.values()))}")
+        return method.import_torch(_read_parts(parts))
     if not path.exists():
         raise FileNotFoundError(
             f"config.init_from={config.init_from!r} does not exist; give a run folder "
-            "or a .safetensors, .npz or .pth file"
+            "or a .safetensors, .npz or .pth file, or the files of the parts "
+            "encoder, decoder and foveater, joined by commas"
         )
-    whole = config.init_what == "model"
     if path.is_dir():
         found = read_run(path)
         result = fill(
@@ -63,6 +74,46 @@ def _from_config(
         )
     print(f"weights      {config.init_what} from {path}")
     return result
+
+
+def _parts(given: str) -> dict[str, pathlib.Path]:
+    """Returns the files of a network that is published in parts, part -> file.
+
+    Args:
+        given: files joined by commas, in the order of `PARTS` unless their names say
+            which is which, or a folder of them; else there are no parts.
+    """
+    paths = [pathlib.Path(word.strip()).expanduser() for word in given.split(",")]
+    if len(paths) == 1:
+        (folder,) = paths
+        if not folder.is_dir() or (folder / "checkpoints").is_dir():
+            return {}
+        paths = sorted(
+            path
+            for path in folder.iterdir()
+            if any(part in path.stem for part in PARTS)
+        )
+    named = [[part for part in PARTS if part in path.stem] for path in paths]
+    if not any(named) and len(paths) <= len(PARTS):
+        named = [[part] for part in PARTS[: len(paths)]]
+    words = [part for parts in named for part in parts]
+    if not paths or len(words) != len(paths) or len(set(words)) != len(words):
+        raise errors.InputError(
+            f"config.init_from={given!r}: give one file per part, "
+            f"{', '.join(PARTS)} (without a foveation module the first two), in this "
+            "order or with these words in their names, or a folder with such files"
+        )
+    return dict(zip(words, paths, strict=True))
+
+
+def _read_parts(parts: dict[str, pathlib.Path]) -> dict[str, np.ndarray]:
+    """Returns the state dicts of parts as one, every name behind that of its part."""
+    merged = {}
+    for part, path in parts.items():
+        for name, value in weights.read_state_dict(path).items():
+            bare = name.removeprefix("module.").removeprefix(f"{part}.")
+            merged[f"{part}.{bare}"] = value
+    return merged
 
 
 def _from_stages(variables: dict[str, Any], starts: Starts) -> dict[str, Any]:
@@ -124,6 +175,11 @@ def fill(
         return {p: leaf for p, leaf in named.items() if only in (None, p[1])}
 
     ours, theirs = wanted(target), wanted(source)
+    if only and not ours:
+        raise errors.InputError(
+            f"this network has no {only} of its own to take from {origin}; set "
+            "--config.init_what=model to take every weight"
+        )
     problems = [f"missing there: {'/'.join(p)}" for p in ours if p not in theirs]
     problems += [f"unknown here: {'/'.join(p)}" for p in theirs if p not in ours]
     problems += [

@@ -17,7 +17,7 @@ import numpy as np
 
 from uhrjax import canvas, cascade, errors, inference
 from uhrjax.data import band as band_lib
-from uhrjax.methods import cascadepsp
+from uhrjax.methods import base, cascadepsp
 from uhrjax.tiling import plan
 from uhrjax.tiling import window as window_lib
 
@@ -31,7 +31,7 @@ class CascadedEngine:
 
     def __init__(
         self,
-        first: inference.Engine,
+        first: Any,
         method: cascadepsp.CascadePSPMethod,
         weights: Any,
         *,
@@ -63,6 +63,54 @@ class CascadedEngine:
             self._refiner, self._weights, scene.read, labels, side=self._side
         )
         yield from rows_from(refined, first_row)
+
+
+class TwoPassEngine:
+    """An engine that labels a whole scene at once, and a refining one behind it.
+
+    The second begins when the first has finished; an interrupted scene is labelled
+    again from its start.
+    """
+
+    def __init__(self, first: Any, second: inference.Engine, weights: Any):
+        """Joins a segmenting and a refining engine, see `RefinedEngine`."""
+        check_classes(first.method, second.method)
+        self._first, self._second, self._weights = first, second, weights
+        self.method, self.tiling = first.method, second.tiling
+        self.settings = (first.settings, second.settings)
+
+    def count_windows(self, scene: band_lib.Scene, *, first_row: int = 0) -> int:
+        """Returns how many windows `label` runs or skips."""
+        later = self._second.count_windows(scene, first_row=first_row)
+        return self._first.count_windows(scene) + later
+
+    def label(
+        self,
+        variables: Any,
+        scene: band_lib.Scene,
+        *,
+        first_row: int = 0,
+        on_windows: inference.OnWindows = lambda done, skipped: None,
+    ) -> Iterator[inference.Rows]:
+        """Yields refined labels, see `inference.Engine.label`."""
+        labels = inference.label_array(scene.info.height, scene.info.width)
+        for rows in self._first.label(variables, scene, on_windows=on_windows):
+            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+        yield from self._second.label(
+            self._weights, _LabelledScene(scene, labels), first_row=first_row,
+            on_windows=on_windows,
+        )  # fmt: skip
+
+
+class _LabelledScene:
+    """The label map of a scene, as a refining engine reads it."""
+
+    def __init__(self, scene: band_lib.Scene, labels: np.ndarray):
+        self.info, self.read_valid, self._labels = scene.info, scene.read_valid, labels
+
+    def read(self, window: window_lib.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 1] class ids, 255 beyond the border."""
+        return window_lib.cut(self._labels, window, fill=canvas.UNSEEN)[..., None]
 
 
 class MaskEngine:
@@ -101,6 +149,16 @@ class MaskEngine:
             yield from rows_from([rows], first_row)
 
 
+def check_classes(first: base.Method, second: base.Method) -> None:
+    """Refuses a refining network that knows other classes."""
+    ours, theirs = first.num_classes, second.num_classes
+    if ours != theirs:
+        raise errors.InputError(
+            f"the refining network was trained for {theirs} classes, the scenes "
+            f"are labelled with {ours}; use one trained on the same data"
+        )
+
+
 def rows_from(rows: Iterable[cascade.Rows], first_row: int) -> Iterator[inference.Rows]:
     """Yields label rows without those above `first_row`."""
     for top, labels in rows:
@@ -124,12 +182,7 @@ class RefinedEngine:
         Raises:
             errors.InputError: the refining network knows other classes.
         """
-        ours, theirs = first.method.num_classes, second.method.num_classes
-        if ours != theirs:
-            raise errors.InputError(
-                f"the refining network was trained for {theirs} classes, the scenes "
-                f"are labelled with {ours}; use one trained on the same data"
-            )
+        check_classes(first.method, second.method)
         self._first, self._second, self._weights = first, second, weights
         self.method, self.tiling = first.method, second.tiling
         self.settings = (first.settings, second.settings)

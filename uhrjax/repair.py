@@ -69,7 +69,8 @@ def make_engine(run: trained.Trained) -> inference.Engine | refine.MaskEngine:
     """Returns the engine that refines label maps with a run."""
     if run.method.reads_labels:
         return engine_lib.make_engine(run.method, run.config, tta=False)
-    engine_lib.refuse_probabilities(run, run.config)
+    if engine_lib.output_options(run.config).needs_probabilities:
+        engine_lib.refuse_probabilities(run)
     return refine.MaskEngine(run.method, side=run.config.coarse.side or cascade.SIDE)
 
 

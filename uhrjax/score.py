@@ -67,12 +67,19 @@ def score_run(
         **describe(run, data, found),
         "protocol": config.eval.protocol,
         "scores": summary,
+        "cost": (cost := evaluator.cost(split)),
         "classes": _by_class(found, data.info.classes),
         "baselines": others,
         "confusion": found.counts,
     }
     report.write_json(workdir / "report.json", result)
-    lines.update(_extra_lines(summary, found, data), **resource_lines(result, workdir))
+    lines.update(_extra_lines(summary, found, data))
+    if cost:
+        lines["per image"] = (
+            f"{cost['locations_per_image']:.0f} locations, "
+            f"{cost['gmac_per_image']:.1f} GMAC"
+        )
+    lines.update(resource_lines(result, workdir))
     lines["pictures"] = str(workdir / "panels")
     lines["masks"] = str(workdir / "masks")
     print(f"\n{config.method} on {data.info.name}, split {split}, step {run.step}")
@@ -142,12 +149,16 @@ def _majority(counts: np.ndarray) -> dict[str, float]:
 
 
 def _by_class(found: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Returns per class: IoU, F1, boundary F, and how many pixels were true."""
+    """Returns per class: IoU, F1, share of its pixels found, boundary F, pixels."""
     scores = metrics.scores(found.counts)
+    true = found.counts.sum(1)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.diag(found.counts) / true
     return {
         name: {
             "iou": scores.iou[k],
             "f1": scores.f1[k],
+            "pixel_accuracy": accuracy[k],
             "boundary_f": found.boundary[k] / max(found.images, 1),
             "pixels": found.counts[k].sum(),
         }

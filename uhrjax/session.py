@@ -187,11 +187,15 @@ def _print_start(
     print(f"data         {data.info.name}, {method.num_classes} classes, {splits}")
     print(f"             from {data.scenes_dir}")
     sides = [min(s.height, s.width) for part in data.info.scenes.values() for s in part]
-    for view in method.views[1:]:
-        wide = round(view.scale * config.tile)
-        if wide > min(sides):
+    wide = [(round(v.scale * config.tile), "black") for v in method.views[1:]]
+    if method.whole_scenes:
+        beyond = {"zero": "the mean colour", "reflect": "its mirror image"}
+        module = method.module
+        wide = [(side, beyond[module.border]) for side in module.bank]
+    for side, colour in wide:
+        if side > min(sides):
             print(
-                f"note         a context is {wide} px wide, the smallest scene "
-                f"{min(sides)} px: what lies beyond a scene is black"
+                f"note         a context is {side} px wide, the smallest scene "
+                f"{min(sides)} px: what lies beyond a scene is {colour}"
             )
     sys.stdout.flush()

@@ -38,7 +38,7 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     Args:
         batch: arrays [B, ...] (this process's share); text entries stay behind. An
             array of one element in a larger batch serves all of it: every device gets
-            it.
+            it. What is on the devices already stays as it is.
         mesh: from `make_mesh`.
 
     Returns:
@@ -47,6 +47,9 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     size = max((len(a) for a in batch.values() if np.ndim(a)), default=1)
     placed = {}
     for name, array in batch.items():
+        if isinstance(array, jax.Array):
+            placed[name] = array
+            continue
         array = np.asarray(array)
         if array.dtype.kind in "USO":
             continue  # scene ids are for people

@@ -67,8 +67,7 @@ def train(
     mesh = sharding.make_mesh()
     source = feed.open_feed(config, method, data, mesh, maps)
     epoch_steps = source.epoch_steps
-    total = config.epochs * epoch_steps
-    total = min(total, config.max_steps or total)
+    total = feed.total_steps(config, epoch_steps)
     schedule = optimizer.poly_schedule(
         config, total_steps=total, epoch_steps=epoch_steps
     )
@@ -219,8 +218,7 @@ class _Clock:
         asked = time.perf_counter()
         for micro in micros:
             self._waited += time.perf_counter() - asked
-            size = len(micro["label"])
-            self._samples += int(np.sum(micro.get("valid", np.ones(size))))
+            self._samples += feed.count_samples(micro)
             yield micro
             asked = time.perf_counter()
 

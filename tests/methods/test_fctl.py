@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 import small
@@ -218,6 +219,19 @@ def test_stages_train_each_context_alone_before_all_and_start_from_what_exists(
             started = {here for here, _, _ in stage.start}
             assert {name for name in ours if name != "attention"} <= started
     assert built[names[-1]].module.contexts == contexts
+
+
+def test_pretraining_labels_whole_scenes_and_gives_every_stage_its_encoder():
+    config = small.config("fctl", stages={"pretrain": {"epochs": 1}})
+    pretrain, *later = fctl.FCtLMethod.stages(config)
+    changes = {**config, **{k: v for k, v in pretrain.changes.items() if "." not in k}}
+    global_inference = methods.build(ml_collections.ConfigDict(changes))
+    theirs = global_inference.shapes()["params"]["segmenter"]
+    assert pretrain.changes["data.unit"] == "overviews" and "attention" not in theirs
+    assert [stage.name for stage in later] == ["fcn", "medium", "large", "all"]
+    given = ("backbone", "pretrain", "segmenter/backbone")
+    assert [given in stage.start for stage in later] == [True, True, True, False]
+    assert ("head", "fcn", "head") in later[1].start
 
 
 def test_the_paper_s_stages_start_as_its_code_does():

@@ -3,13 +3,14 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 import small
 from flax.typing import Dtype
 
+from uhrjax import initialize, methods
 from uhrjax import losses as losses_lib
-from uhrjax import methods
 from uhrjax.errors import InputError
 from uhrjax.methods import base, foveation
 
@@ -388,3 +389,41 @@ def test_a_bank_of_one_is_fine_where_nothing_is_chosen():
     batch = small.scenes()
     outputs = small.run_once(method.apply, method.init(jax.random.key(0)), batch)
     assert outputs["weights"].shape == (2, 1, 1)
+
+
+def test_three_files_without_prefixes_start_a_run(tmp_path):
+    method = build(segmenter=HRNET)
+    given, files = published(method), {}
+    for part in ("encoder", "decoder", "foveater"):
+        own = {
+            name.removeprefix(f"{part}."): value
+            for name, value in given.items()
+            if name.startswith(f"{part}.")
+        }
+        files[part] = tmp_path / f"{part}_epoch_50.npz"
+        np.savez(files[part], **own)
+    expected = method.import_torch(given)
+
+    def start(init_from, what="model"):
+        config = ml_collections.ConfigDict(
+            {"seed": 0, "init_from": init_from, "init_what": what}
+        )
+        return initialize.start_variables(config, method)
+
+    plain = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    for path, file in zip(plain, files.values(), strict=True):
+        path.write_bytes(file.read_bytes())
+    for init_from in (
+        ",".join(str(files[part]) for part in ("foveater", "encoder", "decoder")),
+        ", ".join(map(str, plain)),
+        str(tmp_path),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, start(init_from), expected)
+    with pytest.raises(InputError, match=r"set --config\.init_what=model"):
+        start(str(tmp_path), "backbone")
+    for wrong in (f"{files['encoder']},{plain[1]}", ",".join(["a.npz"] * 4)):
+        with pytest.raises(InputError, match="give one file per part, encoder, dec"):
+            start(wrong)
+    files["decoder"].unlink()
+    with pytest.raises(InputError, match=r"absent from the file \(7\)"):
+        start(str(tmp_path))

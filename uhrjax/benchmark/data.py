@@ -15,7 +15,7 @@ import ml_collections
 
 from uhrjax import config as config_lib
 from uhrjax import errors, host_memory, methods, sources
-from uhrjax.benchmark import data_pass, data_table, timing
+from uhrjax.benchmark import data_pass, data_table, network, timing
 from uhrjax.data import augment, dataset, pipeline, scenes
 from uhrjax.methods import base
 
@@ -51,6 +51,7 @@ def run(
     """
     host_memory.keep_freed_arrays()  # as training does
     chosen = config_lib.from_command(spec, overrides)
+    network.refuse_whole_scenes(chosen)
     cores = _cores()
     threads = sorted(set(threads or (1, 2, cores)))
     found: dict[str, Any] = {

@@ -14,9 +14,19 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from uhrjax import sharding, trained
+from uhrjax import errors, methods, sharding, trained
 from uhrjax.benchmark import count
 from uhrjax.methods import base
+
+
+def refuse_whole_scenes(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError for a method that has no windows to measure."""
+    if methods.find(config.method).whole_scenes:
+        raise errors.InputError(
+            f"{config.method} trains on and labels whole scenes, of which no benchmark "
+            "knows; the locations and GMAC of an image are in the report.json of a "
+            "run, and python -m uhrjax.foveate rates draws them"
+        )
 
 
 class PixelMethod:

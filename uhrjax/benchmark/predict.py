@@ -48,6 +48,7 @@ def run(
         pass_s: about how long one pass of the real network may take.
     """
     config = config_lib.from_command(spec, overrides)
+    network.refuse_whole_scenes(config)
     method = methods.build(config)
     with tempfile.TemporaryDirectory(prefix="uhrjax-benchmark-") as name:
         folder = pathlib.Path(name)

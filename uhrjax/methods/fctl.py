@@ -23,6 +23,11 @@ Our reading of what neither settles: the widths of Eq. 1's squeeze, the softmax 
 learned number per context ("weighted"), the 1x1 convolution of "concat"; the local
 encoder, the head and the first stream of the last training come from the training with
 the first context.
+
+Ours: without ImageNet weights the encoder does not learn from contexts what a patch
+lacks. With `config.stages.pretrain` an FCN-8s that labels whole scenes made small comes
+first; encoders start from it, be it the patch's or, in the trainings with contexts, the
+shared one.
 """
 
 import math
@@ -45,6 +50,7 @@ from uhrjax.tiling import view
 from uhrjax.tiling import window as windows
 
 GLOBAL, LOCAL = "global", "local"
+PRETRAIN = "pretrain"  # the stage of that name
 ENCODERS = ("frozen", "shared")
 BORDERS = ("zero", "shift")
 # Names of the trainings with one context, by how many there are.
@@ -172,10 +178,15 @@ class FCtLMethod(base.Method):
         """Returns FCN-8s, each outer context alone, and all contexts together."""
         contexts = tuple(config.model.get("contexts", FCtL.contexts))
         encoders = config.model.get("encoders", FCtL.encoders)
-        stages = [base.Stage("fcn", {"model.contexts": ()})]
+        stages, encoder = [], ("backbone", "fcn", "backbone")
+        if PRETRAIN in config.get("stages", {}):
+            stages.append(base.Stage(PRETRAIN, _global_inference(config)))
+            encoder = ("backbone", PRETRAIN, "segmenter/backbone")
+        starts = (encoder,) if stages else ()
+        stages.append(base.Stage("fcn", {"model.contexts": ()}, starts))
         if not contexts:
             return tuple(stages)
-        kept = tuple((part, "fcn", part) for part in ("backbone", "head"))
+        kept = (encoder, ("head", "fcn", "head"))
         single = _single_stages(contexts)
         if len(contexts) == 1 or encoders == "frozen":
             for context, name in single.items():
@@ -348,6 +359,14 @@ def _scale(name: str) -> int | float:
             f"{LOCAL!r} (the patch itself)"
         )
     return int(scale) if scale == int(scale) else scale
+
+
+def _global_inference(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the config keys of an FCN-8s on whole scenes made small."""
+    network = {"model": {**config.model, "contexts": ()}, "loss": config.loss}
+    changes = {"method": "downsample", "segmenter": {"method": "fctl", **network}}
+    own = {"model": {"size": (0, 0)}, "loss": {}}  # a size of 0: the tile's
+    return {**changes, **own, "data.unit": "overviews"}
 
 
 def _single_stages(contexts: tuple[str, ...]) -> dict[str, str]:
