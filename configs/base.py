@@ -56,6 +56,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.schedule.per = "epoch"  # or "step"
     config.schedule.offset = 0  # epochs (steps) the schedule runs ahead
     config.schedule.begin = 0.0  # share of the schedule that counts as passed
+    config.schedule.warmup = 0.0  # share of all steps in which the rate rises from 0
     config.schedule.drops = ()  # instead of poly: shares after which the rate drops x10
     config.init_from = ""  # run folder; .safetensors, .npz or .pth; parts: a.pth,b.pth
     config.init_what = "backbone"  # or "model": every weight
@@ -84,8 +85,8 @@ def _data() -> ml_collections.ConfigDict:
     group.val_split = "val"  # the best checkpoint is chosen on it
     group.split = "test"  # the report is about it
     group.layout = "patches"  # precomputed, or "scenes": random windows
-    group.unit = "patches"  # a batch counts these, or "scenes" or "overviews", or
-    # scenes that stay on the device for many steps: "resident"
+    group.unit = "patches"  # a batch counts these, or "scenes" or "overviews", crops of
+    # several "scales", or scenes that stay on the device for many steps: "resident"
     group.views = ()  # stored in patches; (): the method's, e.g. ("1", "p3")
     group.threads = 2  # that read and augment
     group.augment = ml_collections.ConfigDict()
@@ -125,6 +126,8 @@ def _eval() -> ml_collections.ConfigDict:
     group.background = 0  # class that foreground ratios leave out
     group.include_background = True  # in mIoU and mean F1
     group.absent_as_zero = False  # in the means: scores of classes that never occur
+    group.mba = False  # also mean boundary accuracy, MagNet's and CascadePSP's score
+    group.void = ()  # classes beside 255 without boundary, whose px it does not count
     group.masks = True  # write the predicted label maps
     group.panels = 4  # pictures of this many scenes
     return group

@@ -13,6 +13,7 @@ def recipe(**changes):
             "learning_rate": 0.1,
             "schedule": {
                 "power": 0.9, "per": "epoch", "offset": 0, "begin": 0.0, "drops": (),
+                "warmup": 0.0,
             },
             "optimizer": {
                 "name": "sgd", "momentum": 0.9, "b1": 0.9, "b2": 0.999,
@@ -82,6 +83,15 @@ def test_poly_begun_half_way_is_the_second_half_of_twice_as_many_steps():
     whole = rates(recipe(**{"schedule.per": "step"}), 100, 1)
     np.testing.assert_allclose(found, whole[50:], rtol=1e-5)
     assert found[0] == pytest.approx(0.1 * 0.5**0.9)  # FCtL's code: 2.68e-5 of 5e-5
+
+
+@pytest.mark.parametrize("drops", [(), (0.8,)])
+def test_warmup_rises_linearly_and_then_leaves_the_schedule_alone(drops):
+    changes = {"schedule.per": "step", "schedule.drops": drops}
+    plain = rates(recipe(**changes), 20, 1)
+    found = rates(recipe(**changes, **{"schedule.warmup": 0.25}), 20, 1)
+    shares = np.minimum(np.arange(1, 21) / 5, 1)
+    np.testing.assert_allclose(found, plain * shares, rtol=1e-6)
 
 
 def test_drops_divide_the_rate_by_ten_each():

@@ -19,8 +19,8 @@ from uhrjax import errors
 # May differ between a run and its resumption: none of them changes a trained weight.
 HARMLESS = (
     "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
-    "coarse.masks", "coarse.run", "coarse.side", "eval.", "log_every", "predict.",
-    "refine",
+    "coarse.masks", "coarse.run", "coarse.side", "eval.", "log_every", "magnet.",
+    "predict.", "refine",
 )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ CHOICES = {
     "optimizer.decay": ("all", "conv"),
     "schedule.per": ("epoch", "step"),
     "data.layout": ("patches", "scenes"),
-    "data.unit": ("patches", "scenes", "overviews", "resident"),
+    "data.unit": ("patches", "scenes", "overviews", "scales", "resident"),
     "eval.select": ("best", "last"),
     "eval.protocol": ("scene", "crops"),
     "eval.blend": ("average", "hann", "gaussian", "montage"),
@@ -202,7 +202,7 @@ AT_LEAST = {
     "log_every": 1, "checkpoint_every": 1, "max_steps": 0, "seed": 0, "sub_batch": 0,
     "num_classes": 0, "data.threads": 1, "eval.every": 1, "eval.stride": 1,
     "eval.batch_size": 0, "eval.panels": 0, "optimizer.weight_decay": 0,
-    "schedule.offset": 0, "schedule.power": 0,
+    "schedule.offset": 0, "schedule.power": 0, "schedule.warmup": 0,
 }  # fmt: skip
 
 
@@ -232,6 +232,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     divisor = f"use a divisor of batch_size = {config.batch_size}"
     need(config.batch_size % config.accumulate == 0, "accumulate", divisor)
     need(config.learning_rate > 0, "learning_rate", "use a number above 0")
+    share = "use a share of all steps, below 1"
+    need(config.schedule.warmup < 1, "schedule.warmup", share)
     for key in ("data.augment.scale", "data.augment.blur"):
         pair = "use () for none or (lowest, highest), both above 0"
         value = values[key]
@@ -240,8 +242,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     need(config.accumulate == 1 or config.data.unit == "patches", "accumulate", whole)
     if config.data.unit == "resident":
         _check_resident(values, need)
+    if config.data.unit == "scales":
+        own = "recipes like configs/magnet.py have the keys for it; use 'patches'"
+        need("magnet.n_points" in values, "data.unit", own)
+        for key, only in (("data.layout", "scenes"), ("eval.protocol", "scene")):
+            need(values[key] == only, key, f"whole scenes are labelled; use {only!r}")
     one_scale = "random windows of scenes have one scale; use () or layout 'patches'"
     scaled = config.data.augment.scale and config.data.layout == "scenes"
+    scaled = scaled and config.data.unit != "scales"
     need(not scaled, "data.augment.scale", one_scale)
 
 

@@ -20,11 +20,18 @@ def poly_schedule(
     PFNet repository does. `schedule.begin` is the share of the schedule that counts as
     passed: FCtL's code trains epochs 50 to 99 of 100, which is 0.5. With
     `schedule.drops` the rate is constant and falls to a tenth after each of these
-    shares of all steps (CascadePSP).
+    shares of all steps (CascadePSP). During the first `schedule.warmup` (a share) of
+    all steps the rate also rises linearly, from nearly 0: ours.
     """
+    rising = max(config.schedule.warmup * total_steps, 1.0)
     if config.schedule.drops:
         drops = jnp.array([share * total_steps for share in config.schedule.drops])
-        return lambda step: config.learning_rate * 0.1 ** jnp.sum(step >= drops)
+        highest = config.learning_rate
+
+        def stairs(step: jax.Array) -> jax.Array:
+            return _risen(step, rising) * highest * 0.1 ** jnp.sum(step >= drops)
+
+        return stairs
     per_epoch = config.schedule.per == "epoch"
     unit = epoch_steps if per_epoch else 1
     total = max(-(-total_steps // unit), 1)
@@ -33,9 +40,14 @@ def poly_schedule(
         done = jnp.minimum(step // unit + config.schedule.offset, total)
         left = (total - done).astype(jnp.float32) / total  # exact integers first
         left = left * (1 - config.schedule.begin)
-        return config.learning_rate * left**config.schedule.power
+        return _risen(step, rising) * config.learning_rate * left**config.schedule.power
 
     return rate
+
+
+def _risen(step: jax.Array, steps: float) -> jax.Array:
+    """Returns the share, up to 1, to which a rate has risen that does so in steps."""
+    return jnp.minimum((step + 1) / steps, 1.0)
 
 
 def make_optimizer(
