@@ -1,29 +1,9 @@
 """Foveation's two segmentation networks with converted weights against its code's."""
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
-
-from uhrjax import methods
-
-
-def build(name, *, num_classes, **model):
-    return methods.build(
-        ml_collections.ConfigDict(
-            {
-                "method": name,
-                "num_classes": num_classes,
-                "tile": 64,
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
-                "dtype": "float32",
-                "remat": False,
-                "model": model,
-                "loss": {},
-            }
-        )
-    )
+from published import build
 
 
 @pytest.fixture

@@ -1,34 +1,14 @@
 """MagNet's three segmentation networks with converted weights against its code's."""
 
-import ml_collections
 import numpy as np
 import pytest
-
-from uhrjax import methods
+from published import build
 
 CASES = {
     "magnet_hrnet18_ocr": "hrnet_ocr",
     "magnet_pspnet_r101": "pspnet",
     "magnet_resnet50_fpn": "resnet_fpn",
 }
-
-
-def build(name, *, num_classes, **model):
-    return methods.build(
-        ml_collections.ConfigDict(
-            {
-                "method": name,
-                "num_classes": num_classes,
-                "tile": 64,
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
-                "dtype": "float32",
-                "remat": False,
-                "model": model,
-                "loss": {},
-            }
-        )
-    )
 
 
 def wrapped(state_dict):

@@ -1,32 +1,14 @@
 """Whole networks with converted weights against the published code's outputs."""
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
+from published import build
 
-from uhrjax import methods, weights
+from uhrjax import weights
 from uhrjax.backbones import resnet
 
 LEVELS = ("F3", "F4", "F5")
-
-
-def build(name, *, num_classes, **model):
-    return methods.build(
-        ml_collections.ConfigDict(
-            {
-                "method": name,
-                "num_classes": num_classes,
-                "tile": 192,
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
-                "dtype": "float32",
-                "remat": False,
-                "model": model,
-                "loss": {},
-            }
-        )
-    )
 
 
 def apply_with_parts(method, variables, arrays):
