@@ -15,6 +15,7 @@ from uhrjax import (
     checkpoint,
     errors,
     fov_map,
+    fov_picture,
     fov_quality,
     foveal,
     foveate,
@@ -175,6 +176,14 @@ def test_quality_is_kept_until_the_weights_change(runs, monkeypatch):
     fov_quality.of_split(run, reader, "val")
     with np.load(path) as kept:
         assert str(kept["weights"]) == run.weights_hash
+
+
+def test_runs_that_cut_other_patches_make_no_gold_standard(runs):
+    run = trained.load_run(runs / "mean")
+    other = ["--config.model.anchor=center"]
+    fixed = [trained.load_run(runs / f"patch{k}", other) for k in (1, 2, 3)]
+    with pytest.raises(errors.InputError, match="cuts other patches than"):
+        fov_picture.compare(run, fixed, sources.open_data(run.config), runs)
 
 
 def study_run(folder, patch, ious, *, bank=(10, 20, 40), selection="patch"):

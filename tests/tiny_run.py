@@ -48,9 +48,10 @@ def foveation_flags(squares, data_root, network="upernet"):
     values = {
         "data.dir": squares, "data.root": data_root, "tile": 32, "stride": 32,
         "eval.stride": 32, "model.bank": "(32,48,96)", "model.scale": 8,
-        "batch_size": 4, "locations.per_step": 2, "locations.per_iteration": 6,
-        "epochs": 2, "eval.every": 2, "eval.rate": 24, "eval.batch_size": 4,
-        "log_every": 1, "checkpoint_every": 1, "segmenter.model.width": 4,
+        "model.anchor": "corner", "batch_size": 4, "locations.per_step": 2,
+        "locations.per_iteration": 6, "epochs": 2, "eval.every": 2, "eval.rate": 24,
+        "eval.cover": False, "eval.batch_size": 4, "log_every": 1,
+        "checkpoint_every": 1, "segmenter.model.width": 4,
         f"segmenter.model.{wide}": 8, "eval.panels": 1,
     }  # fmt: skip
     return [f"--config.{key}={value}" for key, value in values.items()]

@@ -148,10 +148,12 @@ def _in_order(
                 f"{one.path} is no run of one fixed patch, which the gold standard is "
                 "made of; e.g. configs/foveation.py:synthetic,patch3"
             )
-        if (module.bank, module.scale) != (bank, run.method.module.scale):
+        ours = run.method.module
+        if (module.crops, module.scale) != (ours.crops, ours.scale):
             raise errors.InputError(
-                f"{one.path} has the patches {module.bank} at scale {module.scale}, "
-                f"{run.path} {bank} at {run.method.module.scale}; they must agree"
+                f"{one.path} cuts other patches than {run.path}: bank {module.bank}, "
+                f"scale {module.scale}, {module.anchor}, against {ours.bank}, "
+                f"{ours.scale}, {ours.anchor} (and border, antialias); they must agree"
             )
         if module.patch in found:
             raise errors.InputError(

@@ -254,7 +254,8 @@ def segment(
         run: a run's folder, or what `uhrjax.load_run` returned (faster for many).
         scene: a file that `data.raster` can open, or [H, W, 3] uint8 (RGB).
         **changes: fields of `tiling.plan.Tiling` that differ from the run's config,
-            e.g. `tta=True`, `blend="hann"`.
+            e.g. `tta=True`, `blend="hann"`; of Foveation `foveal.Options`, e.g.
+            `rate=64`.
 
     Returns:
         [H, W] uint8 class ids; 255 where the scene has no data.

@@ -16,6 +16,8 @@ Differs from the paper, as its code does:
 Differs from its code, as the paper does: the temperature falls during training, the
 random baseline draws anew everywhere, gradients of earlier steps are not replayed, and
 without a labelled pixel the loss is 0. REINFORCE is ours where the code's is not one.
+Ours, for want of ImageNet weights: with `config.stages.pretrain` the segmentation
+network learns from patches of random size first, so that each is of use to choose.
 
 A batch holds `scene` [L, H, W, 3] uint8, whole scenes; `label` [L, H, W]; `locations`
 [1, B, 2] int32, (row, column) of the small scenes, the same for all of them; `progress`
@@ -29,6 +31,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from uhrjax import weights
@@ -37,6 +40,8 @@ from uhrjax.methods import base, wrapper
 from uhrjax.nn import foveater, initial, patch_bank
 from uhrjax.ops import choice, zoom
 from uhrjax.tiling import location
+
+PRETRAIN = "pretrain"  # the stage of that name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,15 @@ class FoveationMethod(wrapper.Wrapper):
     loss_class = FoveationLoss
     initial_rules = foveater.INITIAL_RULES
     whole_scenes: ClassVar[bool] = True
+
+    @classmethod
+    def stages(cls, config: ml_collections.ConfigDict) -> tuple[base.Stage, ...]:
+        """Returns one training, or `PRETRAIN` (if the config has it) and the rest."""
+        if PRETRAIN not in config.get("stages", {}):
+            return super().stages(config)
+        first = base.Stage(PRETRAIN, {"model.selection": "random"})
+        taken = (("segmenter", PRETRAIN, "segmenter"),)
+        return (first, base.Stage("select", start=taken))
 
     @property
     def frozen(self) -> tuple[str, ...]:
