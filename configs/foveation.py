@@ -170,9 +170,10 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
     config.epochs = config.eval.every = 10
     if config.model.selection in LEARNED:
         # In ImageNet's place: a network that reads no wide view yet gives the module no
-        # reason to choose one. It starts with all of them, at random.
+        # reason to choose one, and wide views are slow to learn.
         config.epochs = config.eval.every = 5
-        config.stages.pretrain = ml_collections.ConfigDict({"epochs": 5})
+        wide = {"epochs": 5, "model": {"patch": 4}, "schedule": {"warmup": 0.0}}
+        config.stages.pretrain = ml_collections.ConfigDict(wide)
         config.schedule.warmup = 0.3  # or first steps undo that
 
 

@@ -429,10 +429,10 @@ def test_three_files_without_prefixes_start_a_run(tmp_path):
         start(str(tmp_path))
 
 
-def test_pretraining_shows_every_field_of_view_and_hands_over_the_network():
+def test_pretraining_shows_one_field_of_view_and_hands_over_the_network():
     config = small.config("foveation", stages={"pretrain": {"epochs": 1}})
     first, last = foveation.FoveationMethod.stages(config)
-    assert first.changes == {"model.selection": "random"} and last.changes == {}
+    assert first.changes == {"model.selection": "patch"} and last.changes == {}
     assert last.start == (("segmenter", "pretrain", "segmenter"),)
     plain = foveation.FoveationMethod.stages(small.config("foveation"))
     assert [stage.name for stage in plain] == ["main"]

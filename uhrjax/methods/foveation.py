@@ -17,7 +17,7 @@ Differs from its code, as the paper does: the temperature falls during training,
 random baseline draws anew everywhere, gradients of earlier steps are not replayed, and
 without a labelled pixel the loss is 0. REINFORCE is ours where the code's is not one.
 Ours, for want of ImageNet weights: with `config.stages.pretrain` the segmentation
-network learns from patches of random size first, so that each is of use to choose.
+network learns from one patch first, a wide one, so that width is of use to choose.
 
 A batch holds `scene` [L, H, W, 3] uint8, whole scenes; `label` [L, H, W]; `locations`
 [1, B, 2] int32, (row, column) of the small scenes, the same for all of them; `progress`
@@ -67,7 +67,7 @@ class FoveationMethod(wrapper.Wrapper):
         """Returns one training, or `PRETRAIN` (if the config has it) and the rest."""
         if PRETRAIN not in config.get("stages", {}):
             return super().stages(config)
-        first = base.Stage(PRETRAIN, {"model.selection": "random"})
+        first = base.Stage(PRETRAIN, {"model.selection": "patch"})
         taken = (("segmenter", PRETRAIN, "segmenter"),)
         return (first, base.Stage("select", start=taken))
 
