@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One command for a fresh machine:
 #   ./launch.sh configs/pfnet.py:synthetic [flags]   install, prepare data, train, evaluate
+#   ./launch.sh table pfnet 2a [flags]               install, run the rows of a paper's table
 #   ./launch.sh test [pytest arguments]              install, check style, run the tests
 #   ./launch.sh install                              only make .venv
 # PYTHON picks the interpreter (3.11 or 3.12); UHRJAX_EXTRAS adds pip extras, e.g. cuda.
@@ -8,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
-  sed -n '2,6s/^# \{0,1\}//p' launch.sh
+  sed -n '2,7s/^# \{0,1\}//p' launch.sh
 }
 
 find_python() {
@@ -58,6 +59,12 @@ case "${1:-}" in
     .venv/bin/ruff format --check .
     .venv/bin/ruff check .
     .venv/bin/python -m pytest "$@"
+    ;;
+  table)
+    shift
+    install run
+    export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+    exec .venv/bin/python -m uhrjax.tables "$@" --run
     ;;
   -*)
     echo "launch.sh: the config comes first, e.g. ./launch.sh configs/pfnet.py:synthetic $*" >&2

@@ -80,6 +80,23 @@ def test_evaluate_mode_repeats_the_report(runs, squares, data_root):
     assert after["weights_hash"] == before["weights_hash"]
 
 
+def test_a_run_scored_elsewhere_keeps_its_own_report(
+    runs, squares, data_root, tmp_path
+):
+    before = (runs / "pfnet/report.json").read_text()
+    argv = arguments(
+        "pfnet", squares, data_root, runs / "pfnet", "--config.eval.blend=montage",
+        f"--output={tmp_path}/scored", mode="evaluate",
+    )  # fmt: skip
+    main.main(argv)
+    assert (runs / "pfnet/report.json").read_text() == before
+    report = json.loads((tmp_path / "scored/report.json").read_text())
+    assert report["config"]["eval"]["blend"] == "montage"
+    assert report["weights_hash"] == json.loads(before)["weights_hash"]
+    assert report["trained_steps"] == [6, 6]
+    assert not (tmp_path / "scored/config.json").exists()  # it is no training
+
+
 def test_crops_protocol_counts_every_patch(runs, squares, data_root):
     argv = arguments(
         "upernet", squares, data_root, runs / "upernet", "--config.eval.protocol=crops",
@@ -130,6 +147,9 @@ def test_sigterm_saves_and_ends_cleanly(runs, squares, data_root, tmp_path):
     assert "the same command goes on" in out
     (saved,) = [p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]
     assert int(saved) >= 1
+    main.main(arguments("upernet", squares, data_root, tmp_path, mode="evaluate"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["trained_steps"] == [int(saved), 1500]  # a score, not the run's end
 
 
 def test_eight_devices_equal_one(runs, squares, data_root, tmp_path):

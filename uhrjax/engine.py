@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 
-from uhrjax import cascade, errors, foveal, host_memory, inference, output, refine
+from uhrjax import (
+    cascade,
+    errors,
+    foveal,
+    host_memory,
+    inference,
+    output,
+    refine,
+    stepwise,
+)
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
@@ -50,6 +60,7 @@ def refuse_probabilities(refiner: Any) -> None:
 Engine = (
     inference.Engine
     | foveal.FovealEngine
+    | stepwise.StepwiseEngine
     | refine.RefinedEngine
     | refine.CascadedEngine
     | refine.TwoPassEngine
@@ -69,8 +80,8 @@ def make_engine(
         method: built from the config.
         config: of the run.
         refiner: a `trained.Trained` that refines the labels, or None.
-        **changes: fields of `plan.Tiling` that differ, of `foveal.Options` for a
-            method that labels whole scenes.
+        **changes: fields of `plan.Tiling` that differ; for methods that label whole
+            scenes of `foveal.Options`, or `progressive.Options` and "fast".
 
     Raises:
         errors.InputError: the refiner does not go with the config.
@@ -78,6 +89,8 @@ def make_engine(
     host_memory.return_freed_arrays()
     if method.whole_scenes:
         return _make_foveal(method, config, refiner, changes)
+    if method.progressive:
+        return _make_stepwise(method, config, refiner, changes)
     fields = {
         "tile": config.tile,
         "stride": config.eval.stride,
@@ -134,12 +147,7 @@ def _make_foveal(
     changes: dict[str, Any],
 ) -> foveal.FovealEngine | refine.TwoPassEngine | refine.CascadedEngine:
     """Returns the engine of a method that labels whole scenes."""
-    changes = {"tta": config.predict.tta, **changes}
-    if changes.pop("tta"):
-        raise errors.InputError(
-            "config.predict.tta turns windows, but Foveation labels a scene as a "
-            "whole; leave it false"
-        )
+    _refuse_tta(config, changes, "Foveation")
     fields = {
         "rate": config.eval.rate,
         "aggregation": config.eval.aggregation,
@@ -154,16 +162,60 @@ def _make_foveal(
             f"location; use any of {', '.join(fields)}"
         )
     options = foveal.Options(**{**fields, **changes})
+
+    def make(probabilities: bool) -> foveal.FovealEngine:
+        asked = dataclasses.replace(options, probabilities=probabilities)
+        return foveal.FovealEngine(method, asked)
+
+    return _refined(make, config, refiner, probabilities=options.probabilities)
+
+
+def _make_stepwise(
+    method: base.Method,
+    config: ml_collections.ConfigDict,
+    refiner: Any,
+    changes: dict[str, Any],
+) -> stepwise.StepwiseEngine | refine.TwoPassEngine | refine.CascadedEngine:
+    """Returns MagNet's engine."""
+    _refuse_tta(config, changes, "MagNet")
+    changes.pop("batch_size", None)  # of windows
+    asked = changes.pop("probabilities", output_options(config).needs_probabilities)
+    options = stepwise.read_options(config, **changes)
+
+    def make(probabilities: bool) -> stepwise.StepwiseEngine:
+        return stepwise.StepwiseEngine(
+            method, options, probabilities=probabilities,
+            memory_mb=config.magnet.memory_mb,
+        )  # fmt: skip
+
+    return _refined(make, config, refiner, probabilities=asked)
+
+
+def _refuse_tta(
+    config: ml_collections.ConfigDict, changes: dict[str, Any], name: str
+) -> None:
+    if changes.pop("tta", config.predict.tta):
+        raise errors.InputError(
+            f"config.predict.tta turns windows, but {name} labels a scene as a "
+            "whole; leave it false"
+        )
+
+
+def _refined(
+    make: Callable[[bool], Any],
+    config: ml_collections.ConfigDict,
+    refiner: Any,
+    *,
+    probabilities: bool,
+) -> Any:
+    """Returns an engine that labels whole scenes, with a refiner behind it if any."""
     if refiner is None:
-        return foveal.FovealEngine(method, options)
-    if options.probabilities and refiner.method.refines:
-        refuse_probabilities(refiner)
-    first = foveal.FovealEngine(
-        method, dataclasses.replace(options, probabilities=False)
-    )
+        return make(probabilities)
     if refiner.method.refines:
-        return _cascade(first, config, refiner)
+        if probabilities:
+            refuse_probabilities(refiner)
+        return _cascade(make(False), config, refiner)
     second = make_engine(
-        refiner.method, refiner.config, tta=False, probabilities=options.probabilities
+        refiner.method, refiner.config, tta=False, probabilities=probabilities
     )
-    return refine.TwoPassEngine(first, second, refiner.variables)
+    return refine.TwoPassEngine(make(False), second, refiner.variables)

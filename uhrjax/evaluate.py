@@ -14,8 +14,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from uhrjax import boundary_accuracy, inference, metrics, sharding
 from uhrjax import engine as engine_lib
-from uhrjax import inference, metrics, sharding
 from uhrjax.data import band as band_lib
 from uhrjax.data import dataset, mask, pipeline, scenes
 from uhrjax.losses import IGNORE_LABEL
@@ -49,12 +49,16 @@ class Evaluation:
     images: int = 0
     pixels: int = 0
     seconds: float = 0.0
+    mba: list[float] = dataclasses.field(default_factory=list)  # of images that have it
 
-    def add_image(self, label_f: np.ndarray, pixels: int) -> None:
-        """Counts one image's boundary F and size."""
+    def add_image(
+        self, label_f: np.ndarray, pixels: int, mba: float = math.nan
+    ) -> None:
+        """Counts one image's boundary F, size and mean boundary accuracy."""
         self.boundary += label_f
         self.images += 1
         self.pixels += pixels
+        self.mba += [] if math.isnan(mba) else [mba]
 
     def summary(self, config: ml_collections.ConfigDict) -> dict[str, Any]:
         """Returns the scores under flat names; NaN where nothing was there to score."""
@@ -64,10 +68,14 @@ class Evaluation:
             self.counts, leave_out=left_out,
             absent_as_zero=config.eval.absent_as_zero,
         )  # fmt: skip
+        weighted = metrics.frequency_weighted_iou(self.counts, leave_out=left_out)
         result = {
             "miou": found.miou, "mean_f1": found.mean_f1, "accuracy": found.accuracy,
+            "frequency_weighted_iou": weighted,
             "megapixels_per_s": self.pixels / 1e6 / max(self.seconds, 1e-9),
         }  # fmt: skip
+        if self.mba:
+            result["mba"] = float(np.mean(self.mba))
         if left_out:  # over the pixels of the classes that count
             result["accuracy_of_kept"] = found.kept_accuracy
         for t, tolerance in enumerate(config.eval.boundary):
@@ -158,9 +166,10 @@ class Evaluator:
         if count is None:
             return {}
         sizes = collections.Counter((s.height, s.width) for s in reader.scenes)
-        costs = [np.array(count(*size)) * many for size, many in sizes.items()]
-        locations, gmac = np.sum(costs, axis=0) / len(reader)
-        return {"locations_per_image": locations, "gmac_per_image": gmac}
+        costs = [(count(*size), many) for size, many in sizes.items()]
+        total = sum(np.array(cost) * many for cost, many in costs) / len(reader)
+        names = costs[0][0]._fields
+        return {f"{k}_per_image": v for k, v in zip(names, total, strict=True)}
 
     def _nothing(self) -> Evaluation:
         classes = self._method.num_classes
@@ -206,7 +215,7 @@ class Evaluator:
         wanted = engine_lib.windows_per_call(self._config)
         if self._given_engine is not None:
             return self._given_engine
-        if self._method.whole_scenes:
+        if self._method.whole_scenes or self._method.progressive:
             return self._made(wanted)
         widest = max(scene.width for scene in reader.scenes)
         plan_starts = window_lib.GRIDS[self._config.grid]
@@ -257,8 +266,9 @@ class Evaluator:
         scene: ScenePrediction,
     ) -> None:
         size = scene.labels.shape
-        radii = self._radii(size)
-        margin = math.ceil(max(radii, default=0)) + 1
+        radii, disks = self._radii(size), self._disks(size)
+        margin = math.ceil(max((*radii, *disks), default=0)) + 1
+        near = np.zeros((len(disks), 2), np.int64)
         boundary = np.zeros((self._method.num_classes, len(radii), 4), np.int64)
         for core in _cores(*size):
             around = window_lib.Window(
@@ -274,11 +284,16 @@ class Evaluator:
             )
             self._count_window(result, label[inner], ours[inner])
             boundary += self._boundary_counts(label, ours, size, inner)
+            if disks:
+                near += boundary_accuracy.count(
+                    label, ours, disks, void=(IGNORE_LABEL, *self._void), core=inner
+                )
             here = {
                 name: _points_in(points, core) for name, points in scene.points.items()
             }
             self._count_points(result, label[inner], here)
-        result.add_image(metrics.boundary_f(boundary), size[0] * size[1])
+        mba = boundary_accuracy.mean_accuracy(near) if disks else math.nan
+        result.add_image(metrics.boundary_f(boundary), size[0] * size[1], mba)
 
     def _count_window(
         self, result: Evaluation, label: np.ndarray, ours: np.ndarray
@@ -299,6 +314,14 @@ class Evaluator:
 
     def _radii(self, size: tuple[int, ...]) -> tuple[float, ...]:
         return tuple(metrics.tolerance_px(t, *size) for t in self._config.eval.boundary)
+
+    def _disks(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the radii of mean boundary accuracy, none if it is not wanted."""
+        return boundary_accuracy.radii(*size) if self._config.eval.get("mba") else ()
+
+    @property
+    def _void(self) -> tuple[int, ...]:
+        return tuple(self._config.eval.get("void", ()))
 
     def _boundary_counts(
         self,

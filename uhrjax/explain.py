@@ -2,7 +2,7 @@
 
 Draws what a window's contexts did (FCtL, Figures 6 to 8): which places of each context
 a pixel attended to, how much each context counted where, and what the refinement of the
-label map changed.
+label map changed. Of MagNet: what happened to the whole scene at every scale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from absl import flags
 
 from uhrjax import config as config_lib
 from uhrjax import engine as engine_lib
-from uhrjax import errors, panel, predict, trained
+from uhrjax import errors, panel, predict, stage_picture, trained
 from uhrjax.data import overview, raster
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as window_lib
@@ -41,12 +41,14 @@ def draw(
 
     Returns:
         Name -> [H, W, 3] uint8: "attention", "fusion" (with several contexts) and
-        "seams" (with a refining network).
+        "seams" (with a refining network); of MagNet "stages".
 
     Raises:
         errors.InputError: the method has no contexts.
     """
     method, tile = run.method, run.config.tile
+    if method.progressive:
+        return {"stages": stage_picture.draw(run, scene)}
     if not hasattr(method, "explain") or not method.module.contexts:
         raise errors.InputError(
             f"{run.path}: {run.config.method} of this run has no contexts to explain; "

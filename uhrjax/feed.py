@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 
 from uhrjax import errors, resident, sharding
-from uhrjax.data import augment, dataset, mask, pipeline
-from uhrjax.methods import base
+from uhrjax.data import augment, dataset, mask, pipeline, scaled, scenes
+from uhrjax.methods import base, magnet
 from uhrjax.tiling import view as view_lib
 
 Micro = tuple[dict[str, np.ndarray], bool]  # a micro-batch; whether it ends a step
@@ -46,6 +46,7 @@ def open_feed(
     - "scenes": `batch_size` scenes a step, all patches of each in micro-batches of
       `sub_batch` (0: all of a scene at once);
     - "overviews": `batch_size` whole scenes made small;
+    - "scales": `batch_size` crops of scenes at several scales;
     - "resident": `locations.per_step` places in each of `batch_size` scenes, which stay
       on the devices for several steps.
 
@@ -67,7 +68,7 @@ def open_feed(
     if not by_scene:  # micro-batches of scenes are filled up
         sharding.check_batch(config.batch_size // config.accumulate, mesh)
     side = config.tile
-    if config.data.unit == "overviews":
+    if config.data.unit in ("overviews", "scales"):
         side = method.overview
     common = {
         "transform": augment.Augment(tile=side, **config.data.augment.to_dict()),
@@ -99,15 +100,21 @@ def count_samples(micro: dict[str, Any]) -> int:
 
 
 def _check_unit(config: ml_collections.ConfigDict, method: base.Method) -> None:
-    if method.whole_scenes == (config.data.unit == "resident"):
+    own = {
+        "resident": (method.whole_scenes, "it trains on whole scenes"),
+        "scales": (method.progressive, "it trains on crops of several scales"),
+    }
+    unit = config.data.unit
+    wanted = [(name, why) for name, (is_own, why) in own.items() if is_own]
+    if wanted and unit != wanted[0][0]:
+        name, why = wanted[0]
+        allowed = f"{why}, use {name!r}"
+    elif unit in own and not wanted:
+        allowed = "it trains on patches, use 'patches' or 'scenes'"
+    else:
         return
     raise errors.InputError(
-        f"config.data.unit={config.data.unit!r} does not go with {config.method}: "
-        + (
-            "it trains on whole scenes, use 'resident'"
-            if method.whole_scenes
-            else "it trains on patches, use 'patches' or 'scenes'"
-        )
+        f"config.data.unit={unit!r} does not go with {config.method}: {allowed}"
     )
 
 
@@ -121,6 +128,10 @@ def _by_sample(
     if unit == "overviews":
         source = data.open_overviews(split)
         samples, count = pipeline.patch_dataset(source, config.seed), len(source)
+    elif unit == "scales":
+        crops = _scaled_crops(config, method, data.open_scenes(split))
+        samples = pipeline.window_dataset(crops, config.seed)
+        count = len(crops.reader)
     elif config.data.layout == "patches":
         source = data.open_patches(split, views=method.views)
         samples, count = pipeline.patch_dataset(source, config.seed), len(source)
@@ -141,6 +152,25 @@ def _by_sample(
                 yield micro, k + 1 == config.accumulate
 
     return Feed(max(count // config.batch_size, 1), start)
+
+
+def _scaled_crops(
+    config: ml_collections.ConfigDict,
+    method: magnet.MagNetMethod,
+    reader: scenes.SceneReader,
+) -> scaled.ScaledCrops:
+    module, settings = method.module, config.data.augment
+    refines = module.trained != magnet.SEGMENTER
+    changes = [n for n in ("scale", "hflip", "vflip", "rotate90") if settings[n]]
+    if refines and changes:
+        raise errors.InputError(
+            f"config.data.augment.{changes[0]}: a crop that a refinement network "
+            "learns by must stay where it is in its scene; leave it off"
+        )
+    return scaled.ScaledCrops(
+        reader, module.scales, module.crop, module.input_size, method.crop_scales,
+        with_overview=refines,
+    )  # fmt: skip
 
 
 def _until_last(stream: Iterator[Micro]) -> Iterator[dict[str, np.ndarray]]:

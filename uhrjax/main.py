@@ -20,7 +20,7 @@ flags.DEFINE_string("workdir", "", "folder of the run; default runs/<config>-<va
 flags.DEFINE_string("checkpoint", "", "all but train: folder of a finished run")
 flags.DEFINE_string("input", "", "predict, refine: a file, a folder, or 'scenes/*.tif'")
 flags.DEFINE_string("images", "", "refine: what the label maps of --input label")
-flags.DEFINE_string("output", "", "predict, refine: folder for the label maps")
+flags.DEFINE_string("output", "", "folder for what is made; evaluate: the run's own")
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     source = flags.FLAGS.checkpoint or session.workdir_of(spec, flags.FLAGS.workdir)
     given = flags.FLAGS
     if given.mode == "evaluate":
-        return session.evaluate(source, overrides)
+        return session.evaluate(source, overrides, given.output)
     if given.mode == "predict":
         return session.predict(source, overrides, given.input, given.output)
     return session.refine(source, overrides, given.input, given.images, given.output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -229,3 +230,91 @@ def foreground_points(
     y, x = np.clip(points.astype(np.int64), 0, np.array(label.shape) - 1).T
     hit = label[y, x]
     return int(((hit != background) & (hit != IGNORE)).sum()), len(points)
+
+
+class Definition(NamedTuple):
+    """What a name in the papers' tables means, and where a report has it."""
+
+    text: str
+    source: str
+    unit: str
+    key: str  # in report.json, "" where it is not; * is a class
+    is_cost: bool = False  # it depends on the device: never equal to the paper's
+
+
+_PFNET, _FCTL = "PFNet, Sec. 4.1 and its code", "FCtL's code"
+_SHARE = "TP / (TP + FP + FN), over all counted px of a split"
+DEFINITIONS = {
+    "miou": Definition(
+        f"mean over classes of {_SHARE}; a class in neither map is left out", _PFNET,
+        "%", "scores.miou",
+    ),
+    "iou/*": Definition(_SHARE, _PFNET, "%", "classes.*.iou"),
+    "mean_f1": Definition(
+        "mean over classes of 2PR / (P + R); a class never hit is left out", _PFNET,
+        "%", "scores.mean_f1",
+    ),
+    "f1": Definition(
+        "mean F1 without class 0; a class never hit counts 0", f"as mIoU in {_FCTL}",
+        "%", "scores.mean_f1",
+    ),
+    "accuracy": Definition(
+        "share of counted px that are right", "usual; no code", "%", "scores.accuracy"
+    ),
+    "pixel_accuracy/*": Definition(
+        "share of a class' px that are found", "Foveation, Table B.2.3", "%",
+        "classes.*.pixel_accuracy",
+    ),
+    **{
+        f"boundary_f1_{radius}px": Definition(
+            f"F of boundary px with a partner within {radius} px, mean over images, "
+            "then classes; 1 where neither map has a boundary", "PFNet, Table 3", "%",
+            f"scores.boundary_f_{radius}",
+        )
+        for radius in (3, 5, 9, 12)
+    },
+    "mba": Definition(
+        "share of px right near boundaries of the label, mean over 5 widths, then "
+        "images", "CascadePSP's evaluation, as in MagNet", "%", "scores.mba",
+    ),
+    "foreground_point_ratio": Definition(
+        "share of the chosen points that lie on foreground", "PFNet, Sec. 4.2", "%",
+        "scores.foreground_point_ratio_all",
+    ),
+    "foveation_map_mse": Definition(
+        "squared distance of the map to the gold standard, both 0 to 1, mean over "
+        "places, then images", "Foveation, Table 3", "", "maps.mse_mean",
+    ),
+    "foveation_map_mse_std": Definition(
+        "its standard deviation over images", "Foveation, Table 3", "", "maps.mse_std"
+    ),
+    "params_m": Definition("weights of the network", "PFNet, Table 6", "M", ""),
+    "gflops_512": Definition(
+        "multiply-accumulates of convolutions and products, one image of 512 x 512 px",
+        "PFNet, Tables 2g and 6", "GMAC", "",
+    ),
+    **{
+        f"seconds_per_image_{gpu}": Definition(
+            "scene read to labels counted", f"{paper}, on its GPU", "s",
+            "seconds_per_megapixel", is_cost=True,
+        )
+        for gpu, paper in (("1080ti", "FCtL, Sec. 4.4"), ("2080ti", "MagNet, S1"))
+    },
+    "seconds_per_megapixel": Definition(
+        "scene read to labels counted", "ours", "s", "seconds_per_megapixel",
+        is_cost=True,
+    ),
+    "seconds_per_patch_1080ti": Definition(
+        "of a patch alone", "FCtL, Sec. 4.4", "s", "", is_cost=True
+    ),
+    "memory_mb": Definition(
+        "peak on the device", "FCtL, Sec. 4.4; MagNet, S1", "MB", "device_peak_mb",
+        is_cost=True,
+    ),
+}  # fmt: skip
+
+
+def definition(name: str) -> Definition:
+    """Returns what a metric of the papers' tables means; `iou/road` is `iou/*`."""
+    group, _, of_class = name.partition("/")
+    return DEFINITIONS[f"{group}/*" if of_class else name]

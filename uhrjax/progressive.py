@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from uhrjax.methods import magnet
 from uhrjax.ops import mosaic, points, resize, roi, smooth
 from uhrjax.tiling import pyramid
 
@@ -40,6 +41,7 @@ class Options:
     # "uncertainty" alone
     overlap: str = "mean"  # of patches, or "released", see `mosaic`
     patch_order: str = "most"  # uncertain first, or "least", as the code has it
+    stages: int = -1  # scales after the first that are passed over; -1: all
     patches_at_once: int = 1  # that pass through the networks together
 
     def __post_init__(self) -> None:
@@ -65,6 +67,12 @@ class Options:
                 f"patches_at_once {self.patches_at_once}: use points above 0 (up to 1: "
                 "a share), patches -1 (all) or more, 1 or more at once"
             )
+        if self.stages < -1:
+            raise ValueError(f"stages {self.stages}: use -1 (all), 0 (none) or more")
+
+    def passes(self, index: int) -> bool:
+        """Returns whether a scale, counted from 0, is passed over."""
+        return self.n_patches != 0 and (self.stages < 0 or index <= self.stages)
 
     def patches(self, scale: pyramid.Scale) -> int:
         """Returns how many patches of a scale are looked at."""
@@ -104,6 +112,16 @@ class Record(NamedTuple):
     probabilities: jax.Array | None  # [H, W, K] float32
 
 
+def networks_of(method: magnet.MagNetMethod, variables: Any) -> Networks:
+    """Returns the networks of a method with their weights."""
+    return Networks(
+        method.module.input_size,
+        lambda images: method.label_patches(variables, images),
+        lambda stage, fine, coarse: method.refine(variables, stage, fine, coarse),
+        method.module.roi_aligned,
+    )
+
+
 Cut = Callable[[int, jax.Array], jax.Array]  # scale, patch -> image [h, w, 3]
 
 
@@ -133,20 +151,19 @@ def run(
     """
     running, records = first, []
     for index, scale in enumerate(scales[1:], start=1):
-        if options.n_patches == 0:
+        if not options.passes(index):
             continue
-        stage = _Stage(index, scale, networks, options)
+        stage = Stage(index, scale, networks, options)
         running, record = stage.advance(running, cut, spread, keep)
         records.append(record)
-    if running.shape[:2] != scales[-1].size:
-        running = resize.bilinear(running[None], scales[-1].size, align_corners=False)[
-            0
-        ]
+    size = scales[-1].size
+    if running.shape[:2] != size:
+        running = resize.bilinear(running[None], size, align_corners=False)[0]
     return running, records
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stage:
+class Stage:
     """One scale of the pass; its methods are pure functions of arrays."""
 
     index: int
@@ -196,58 +213,79 @@ class _Stage:
             for length, count in zip(self.scale.size, self.networks.size, strict=True)
         )
 
+    @property
+    def takes_any_order(self) -> bool:
+        """Whether all patches are looked at and the order of writing is irrelevant."""
+        return not self.is_selective and self.options.overlap == "mean"
+
     def select(self, old: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the patches to look at, in the order of writing, and how uncertain
-        the old map is in each; ties by lower index."""
-        count = self.options.patches(self.scale)
-        if not self.is_selective and self.options.overlap == "mean":
+        the old map is in each."""
+        if self.takes_any_order:
             zeros = jnp.zeros(self.scale.count, jnp.float32)
-            return jnp.arange(count), zeros  # in any order
+            return jnp.arange(self.scale.count), zeros
         uncertain = self.patch_uncertainty(old)
+        return self.order(uncertain), uncertain
+
+    def order(self, uncertain: jax.Array) -> jax.Array:
+        """Returns the patches to look at by uncertainty [N], ties by lower index."""
         sign = -1 if self.is_selective and self.options.patch_order == "most" else 1
-        return jnp.argsort(sign * uncertain, stable=True)[:count], uncertain
+        count = self.options.patches(self.scale)
+        return jnp.argsort(sign * uncertain, stable=True)[:count]
 
     def patch_uncertainty(self, old: jax.Array) -> jax.Array:
         """Returns the mean uncertainty of all patches [N], RoI-aligned."""
-        scale, aligned = self.scale, self.networks.roi_aligned
-        down, across = (
-            roi.mean_matrix(np.array(starts), side, length=length, out=out,
-                            aligned=aligned)
-            for starts, side, length, out in zip(
-                (scale.tops, scale.lefts), scale.box, scale.size, self.networks.size,
-                strict=True,
-            )
-        )  # fmt: skip
-        columns = jnp.arange(scale.width)
-        highest = jax.lax.Precision.HIGHEST  # it decides an order
+        scale, columns = self.scale, jnp.arange(self.scale.width)
 
         def add(total: jax.Array, rows: jax.Array) -> jax.Array:
-            part = 1 - points.certainty(
-                resize.bilinear_at(old, scale.size, rows, columns)
-            )
-            part = jnp.matmul(part, across.T, precision=highest)  # [rows, lefts]
+            part = self.sum_across(resize.bilinear_at(old, scale.size, rows, columns))
             return jax.lax.dynamic_update_slice(total, part, (rows[0], 0))
 
         start = jnp.zeros((scale.height, len(scale.lefts)), jnp.float32)
-        total = over_rows(add, start, scale.height)
-        return jnp.matmul(down, total, precision=highest).T.reshape(-1)
+        return self.mean_of(over_rows(add, start, scale.height))
+
+    def sum_across(self, rows: jax.Array) -> jax.Array:
+        """Returns per row, column of patches: the mean uncertainty [h, lefts]."""
+        # Highest precision: it decides an order.
+        return jnp.matmul(
+            1 - points.certainty(rows), self.means(1).T,
+            precision=jax.lax.Precision.HIGHEST,
+        )  # fmt: skip
+
+    def mean_of(self, sums: jax.Array) -> jax.Array:
+        """Returns the mean uncertainty of all patches [N], of `sum_across` [H, n]."""
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.matmul(self.means(0), sums, precision=highest).T.reshape(-1)
+
+    def means(self, axis: int) -> np.ndarray:
+        """Returns what takes the mean over each patch along an axis [n, length]."""
+        scale = self.scale
+        return roi.mean_matrix(
+            np.array((scale.tops, scale.lefts)[axis]), scale.box[axis],
+            length=scale.size[axis], out=self.networks.size[axis],
+            aligned=self.networks.roi_aligned,
+        )  # fmt: skip
+
+    def bands(self, before: tuple[int, ...]) -> tuple[roi.Band, roi.Band]:
+        """Returns what cuts patches out of an old map of (height, width) `before`."""
+        scale = self.scale
+        return tuple(
+            roi.bands(
+                np.array(starts), side, length=length, out=out, before=old,
+                aligned=self.networks.roi_aligned,
+            )
+            for starts, side, length, out, old in zip(
+                (scale.tops, scale.lefts), scale.box, scale.size, self.networks.size,
+                before, strict=True,
+            )
+        )  # fmt: skip
 
     def refine_patches(
         self, old: jax.Array, selected: jax.Array, cut: Cut, spread: Callable
     ) -> jax.Array:
         """Returns the refined probabilities [n, h, w, K] of some patches."""
-        networks, scale = self.networks, self.scale
-        bands = [
-            roi.bands(
-                np.array(starts), side, length=length, out=out, before=before,
-                aligned=networks.roi_aligned,
-            )
-            for starts, side, length, out, before in zip(
-                (scale.tops, scale.lefts), scale.box, scale.size, networks.size,
-                old.shape, strict=False,
-            )
-        ]  # fmt: skip
-        places = jnp.asarray(scale.places())
+        networks, bands = self.networks, self.bands(old.shape[:2])
+        places = jnp.asarray(self.scale.places())
 
         def refine(which: jax.Array) -> jax.Array:
             images = jax.vmap(functools.partial(cut, self.index))(which)

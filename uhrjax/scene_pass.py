@@ -88,19 +88,13 @@ class ScenePass:
         if first is None:
             small = self._overview(scene, scales[0])
             first = method.label_patches(variables, small[None])[0]
-        networks = progressive.Networks(
-            method.module.input_size,
-            lambda images: method.label_patches(variables, images),
-            lambda stage, fine, coarse: method.refine(variables, stage, fine, coarse),
-            method.module.roi_aligned,
-        )
         last, records = progressive.run(
-            networks,
+            progressive.networks_of(method, variables),
             first,
             lambda index, which: self._cut(scene, scales[index], which),
             scales,
             self.options,
-            spread=self._spread,
+            spread=self.spread,
         )
         labels = last.argmax(-1).astype(jnp.uint8)
         return Found(labels, last if self._probabilities else None, records)
@@ -127,7 +121,7 @@ class ScenePass:
             scene=scene.shape[:2],
         )
 
-    def _spread(self, images: jax.Array) -> jax.Array:
+    def spread(self, images: jax.Array) -> jax.Array:
         """Splits images [N, h, w, 3] over the devices where they can share them."""
         if len(images) % self._mesh.size:
             return images

@@ -75,10 +75,11 @@ def score_run(
     report.write_json(workdir / "report.json", result)
     lines.update(_extra_lines(summary, found, data))
     if cost:
-        lines["per image"] = (
-            f"{cost['locations_per_image']:.0f} locations, "
-            f"{cost['gmac_per_image']:.1f} GMAC"
+        *counted, gmac = (
+            (name.removesuffix("_per_image"), value) for name, value in cost.items()
         )
+        counted = [f"{value:.0f} {name}" for name, value in counted]
+        lines["per image"] = ", ".join([*counted, f"{gmac[1]:.1f} GMAC"])
     lines.update(resource_lines(result, workdir))
     lines["pictures"] = str(workdir / "panels")
     lines["masks"] = str(workdir / "masks")
@@ -97,6 +98,7 @@ def describe(run: trained.Trained, data: dataset.Dataset, found: Any) -> dict[st
         "split": config.data.split,
         "split_hash": data.info.split_hash,
         "step": run.step,
+        "trained_steps": run.trained_steps,
         "weights_hash": run.weights_hash,
         "checkpoint": str(run.path),
         "device": report.device_name(),
@@ -181,6 +183,8 @@ def _extra_lines(
         if name.startswith("foreground_point_ratio_")
     ]
     lines = {"boundary F": ", ".join(boundary)} if boundary else {}
+    if "mba" in summary:
+        lines["boundary accuracy"] = f"{report.percent(summary['mba'])} (mBA)"
     lines["foreground pixels"] = report.percent(summary["foreground_pixel_ratio"])
     if points:
         lines["points on foreground"] = ", ".join(points)

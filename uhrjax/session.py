@@ -81,12 +81,13 @@ def _scoring(
     return score, Evaluator(config, method, data, maps, **given)
 
 
-def evaluate(source: str | pathlib.Path, overrides: list[str]) -> int:
-    """Scores a finished run again; returns the exit code."""
+def evaluate(source: str | pathlib.Path, overrides: list[str], output: str = "") -> int:
+    """Scores a finished run again, in its own folder or `output`; returns 0."""
     run = trained.load_run(source, overrides)
     config, method = run.config, run.method
     data = sources.open_data(config)
-    folder = run.path.parent.parent
+    folder = pathlib.Path(output).expanduser() if output else run.path.parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
     _print_start(str(run.path), folder, config, method, data)
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None
     if run.refiner is not None:

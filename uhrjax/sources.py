@@ -27,8 +27,9 @@ def open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
     method = methods.find(config.method)
     inputs = method.inputs(config)
     views = _stored_views(config, () if method.reads_labels else inputs.views)
-    patches = config.data.layout == "patches" and config.data.unit != "overviews"
-    overview = inputs.overview
+    unit = config.data.unit
+    patches = config.data.layout == "patches" and unit not in ("overviews", "scales")
+    overview = None if unit == "scales" else inputs.overview  # made of scenes
     name = config.data.name
     if name == "folder" and not config.data.dir:
         raise errors.InputError(

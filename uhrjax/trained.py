@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from uhrjax import checkpoint, errors, initialize, methods
+from uhrjax import checkpoint, errors, feed, initialize, methods
 from uhrjax import config as config_lib
 from uhrjax.methods import base
 
@@ -29,6 +29,7 @@ class Trained:
     classes: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     refiner: Trained | None = None  # that refines its label maps
+    trained_steps: tuple[int, int] = (0, 0)  # done in its folder, and of how many
 
     @functools.cached_property
     def weights_hash(self) -> str:
@@ -95,15 +96,15 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
     with checkpoint.open_run(path) as store:
         step = store.selected if step is None else step
         meta, found = store.meta(step), store.read_variables(step)
-        where = store.path(step)
+        where, latest = store.path(step), store.latest
     if not meta.get("classes"):
         raise errors.InputError(
             f"checkpoint {where} names no classes, so its output would have no legend; "
             "train with this version of uhrjax"
         )
-    config = config_lib.override(
-        config_lib.from_json(meta["config"]), list(overrides or [])
-    )
+    given = config_lib.from_json(meta["config"])
+    total = feed.total_steps(given, meta.get("epoch_steps", 0))
+    config = config_lib.override(given, list(overrides or []))
     config_lib.check(config)
     method = methods.build(config)
     variables = initialize.fill(method.shapes(), found, only=None, origin=str(where))
@@ -115,4 +116,5 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
         variables=variables,
         classes=tuple(meta["classes"]),
         colours=tuple(tuple(colour) for colour in meta["colours"]),
+        trained_steps=(latest, total),
     )

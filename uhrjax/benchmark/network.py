@@ -21,11 +21,12 @@ from uhrjax.methods import base
 
 def refuse_whole_scenes(config: ml_collections.ConfigDict) -> None:
     """Raises InputError for a method that has no windows to measure."""
-    if methods.find(config.method).whole_scenes:
+    method = methods.find(config.method)
+    if method.whole_scenes or method.progressive:
         raise errors.InputError(
             f"{config.method} trains on and labels whole scenes, of which no benchmark "
-            "knows; the locations and GMAC of an image are in the report.json of a "
-            "run, and python -m uhrjax.foveate rates draws them"
+            "knows; what an image costs is in the report.json of a run (python -m "
+            "uhrjax.foveate rates draws it for Foveation)"
         )
 
 

@@ -13,6 +13,7 @@ from uhrjax.data import prepared, raster, raster_source
 from uhrjax.tiling import window as windows
 
 ROWS = 1024  # checked at a time
+MISSING = 255  # in bytes of probabilities
 # Files that a prediction writes beside its label maps, with a record NAME.json.
 BESIDE = ("_overlay", "_probabilities", "_uncertainty")
 
@@ -70,12 +71,33 @@ class MaskFile:
         return None if self.image is None else self.image.overview(max_side)
 
 
+class ProbabilityFile(MaskFile):
+    """An open file of probabilities, one band per class."""
+
+    def read(self, window: windows.Window) -> np.ndarray:
+        """Returns float32 [h, w, K], NaN where there are none."""
+        height, width = self.info.height, self.info.width
+        inside = windows.intersect(window, height=height, width=width)
+        with self._lock:
+            stored = self._source.read(inside, level=0, bands=range(self._source.bands))
+        values = stored.astype(np.float32)
+        if stored.dtype == np.uint8:
+            values[stored == MISSING] = np.nan
+        return windows.paste(values, inside, window, fill=np.nan)
+
+    def read_valid(self, window: windows.Window) -> np.ndarray | None:
+        """Returns bool [h, w]: where probabilities are; None: everywhere."""
+        valid = ~np.isnan(self.read(window)).any(-1)
+        return None if valid.all() else valid
+
+
 def open_mask(
     path: pathlib.Path,
     classes: tuple[str, ...],
     *,
     image: pathlib.Path | None = None,
     reading: raster.ReadOptions | None = None,
+    probabilities: bool = False,
 ) -> MaskFile:
     """Opens a label map and looks at all of its values.
 
@@ -84,6 +106,8 @@ def open_mask(
         classes: names of those that may occur.
         image: what is labelled.
         reading: how pixels of the image are read.
+        probabilities: a file with a band per class is welcome, too, as a prediction
+            writes it: uint8, 255 where there are none, or floating point.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,14 +117,18 @@ def open_mask(
     source = raster.open_source(path, raw=True)
     opened = None
     try:
-        if source.dtype != np.uint8 or source.bands != 1:
+        is_soft = probabilities and source.bands == len(classes)
+        if not is_soft and (source.dtype != np.uint8 or source.bands != 1):
+            more = f"; probabilities have {len(classes)} bands" if probabilities else ""
             raise errors.InputError(
                 f"{path} has {source.bands} bands of {source.dtype}; a label map has "
-                "one band of uint8: class ids, and 255 where there is no class"
+                f"one band of uint8: class ids, and 255 where there is no class{more}"
             )
         if image is not None:
             opened = raster.open_scene(image, reading)
             _check_size(path, source, opened)
+        if is_soft:
+            return ProbabilityFile(source, opened)
         mask = MaskFile(source, opened)
         _check_labels(mask, classes)
         return mask

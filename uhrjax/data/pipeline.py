@@ -16,7 +16,7 @@ import numpy as np
 from uhrjax import errors
 from uhrjax.data import grid as grid_lib
 from uhrjax.data import overview as overview_lib
-from uhrjax.data import prepared
+from uhrjax.data import prepared, scaled
 from uhrjax.data import scenes as scenes_lib
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as window_lib
@@ -74,7 +74,9 @@ def patch_dataset(source: Source, seed: int) -> grain.MapDataset:
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
 
 
-def window_dataset(windows: RandomWindows, seed: int) -> grain.MapDataset:
+def window_dataset(
+    windows: RandomWindows | scaled.ScaledCrops, seed: int
+) -> grain.MapDataset:
     """Random windows of whole scenes, without end."""
     order = np.repeat(np.arange(len(windows.reader)), windows.counts()).tolist()
     data = grain.MapDataset.source(order).seed(seed).shuffle().repeat(None)

@@ -85,8 +85,8 @@ class Method:
     reads_labels: ClassVar[bool] = False  # a refiner: `coarse` label maps, no image
     refines: ClassVar[bool] = False  # a refiner of image and label map: `cascade`
     whole_scenes: ClassVar[bool] = False  # a batch holds scenes: `scene`, `locations`
-    label_stride: ClassVar[int] = 1  # image px per label px of the loss; it also takes
-    # labels of all px and reduces them
+    progressive: ClassVar[bool] = False  # labels a scene scale by scale: `scene_pass`
+    label_stride: ClassVar[int] = 1  # image px per px of a label reduced for the loss
 
     @classmethod
     def inputs(cls, config: ml_collections.ConfigDict) -> Inputs:

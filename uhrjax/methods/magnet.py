@@ -6,8 +6,10 @@ scale; a small refinement network, reading nothing but both opinions on a patch,
 which to believe; and its answer replaces the old one at the pixels where it is sure and
 the old one was not. Every network sees images of one small size, whatever the scene's.
 
-The segmentation network is trained by itself and then frozen. This file has the
-refinement network with its training, `progressive.py` the pass over a scene.
+The segmentation network is trained by itself and then frozen (`trained`). This file
+has the refinement network with its training, `progressive.py` the pass over a scene.
+Without refinement networks patches count as they are: one finer scale, all of it
+replaced, is the papers' "Patching", no finer scale "Downsample".
 
 Differs from the authors' code:
 - the refinement network reads [fine, coarse] in training as in prediction; the code
@@ -26,7 +28,7 @@ the crops as shares of the scene's sides; `label` [B, h, w] of the crops.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -43,6 +45,7 @@ from uhrjax.nn import initial
 from uhrjax.ops import points, roi
 from uhrjax.tiling import pyramid
 
+SEGMENTER = -1  # as what is trained: the segmentation network
 ORDERS = ("fine_first", "coarse_first")
 COARSE_RESIZES = ("two_steps", "direct")
 
@@ -55,7 +58,9 @@ class MagNet(nn.Module):
     crop: tuple[int, int] = (612, 612)  # (height, width) of a patch, px of its scale
     input_size: tuple[int, int] = (508, 508)  # what the networks see, px
     refiners: int = 1  # one for all scales, or one each from the second scale on
-    trained: int = 0  # which of them training changes
+    trained: int = 0  # which of them training changes; -1: the segmentation network
+    learned: tuple[int, ...] = ()  # indices of the scales whose crops the segmentation
+    # network learns by, (): all
     width: int = 64  # channels of a refinement network
     input_norm: bool = True  # batch norm on its input
     refine_order: str = "fine_first"  # of its inputs; the code trains "coarse_first"
@@ -101,6 +106,7 @@ class MagNetMethod(wrapper.Wrapper):
     """
 
     module_class = MagNet
+    progressive: ClassVar[bool] = True
     loss_class = losses.HardPixelLoss
     initial_rules = (("/refiner_.*kernel$", "he_out"),)
 
@@ -110,17 +116,48 @@ class MagNetMethod(wrapper.Wrapper):
         size = config.model.get("input_size", MagNet.input_size)
         return base.Inputs(overview=tuple(size))
 
+    @classmethod
+    def stages(cls, config: ml_collections.ConfigDict) -> tuple[base.Stage, ...]:
+        """Returns the training of the segmentation network, then of each refiner."""
+        count = config.model.get("refiners", MagNet.refiners)
+        own = {"model.trained": SEGMENTER, "magnet.stages": 0}
+        found = [base.Stage("backbone", own)]
+        for k in range(count):
+            own = {"model.trained": k}
+            if k + 1 < count:  # scored by the scales that are trained
+                own["magnet.stages"] = k + 1
+            name = "refine" if count == 1 else f"refine{k + 1}"
+            found.append(base.Stage(name, own, start=(("", found[-1].name, ""),)))
+        return tuple(found)
+
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Returns all but the refinement network that is trained."""
+        """Returns all but what is trained."""
         count, trained = self.module.refiners, self.module.trained
-        others = (f"refiner_{k}" for k in range(count) if k != trained)
+        others = tuple(f"refiner_{k}" for k in range(count) if k != trained)
+        if trained == SEGMENTER:
+            return (*(f"segmenter/{path}" for path in self.segmenter.frozen), *others)
         return ("segmenter", *others)
+
+    @property
+    def crop_scales(self) -> tuple[int, ...]:
+        """Returns the indices of the scales that training crops are of."""
+        module = self.module
+        known = range(len(module.scales))
+        if module.trained == SEGMENTER:
+            return module.learned or tuple(known)
+        return tuple(k for k in known[1:] if self._index(k) == module.trained)
+
+    def own_shapes(self) -> base.Variables:
+        """Returns the part of `shapes` that the refinement networks have."""
+        return super().own_shapes() if self.module.refiners else {}
 
     def init(self, key: jax.Array) -> base.Variables:
         """Returns random variables; no forward pass is computed."""
         ours, theirs = jax.random.split(key)
-        if isinstance(key, jax.core.Tracer):
+        if not self.module.refiners:
+            own: base.Variables = {}
+        elif isinstance(key, jax.core.Tracer):
             example = (jnp.zeros(x.shape, x.dtype) for x in self._example())
             own = self.module.init(ours, *example, train=False)
         else:
@@ -164,14 +201,18 @@ class MagNetMethod(wrapper.Wrapper):
 
         Args:
             variables: of this method.
-            batch: see the head of this file.
-            train: use the batch's statistics in the refinement network that trains.
-            key: not used.
+            batch: see the head of this file; of a segmentation network that trains
+                only the crops and their label.
+            train: use the batch's statistics in the network that trains.
+            key: for dropout of the segmentation network.
 
         Returns:
             "logits" [B, h, w, K] float32 with "fine" and "coarse", the probabilities
-            they were made of; with `train` the pair (dict, new batch_stats).
+            they were made of; of a segmentation network that trains its own outputs;
+            with `train` the pair (dict, new batch_stats).
         """
+        if self.module.trained == SEGMENTER:
+            return self._apply_segmenter(variables, batch, train=train, key=key)
         coarse, fine = self._opinions(variables, batch)
         index, own = self.module.trained, self._own(variables)
         outputs = {"fine": fine, "coarse": coarse}
@@ -183,6 +224,28 @@ class MagNetMethod(wrapper.Wrapper):
         )
         stats = {**variables["batch_stats"], **new["batch_stats"]}
         return {"logits": logits, **outputs}, stats
+
+    def logits(self, outputs: Mapping[str, Any]) -> jax.Array:
+        """Returns [B, h, w, K] float32 of the network that trains."""
+        if self.module.trained == SEGMENTER:
+            return self.segmenter.logits(outputs)
+        return super().logits(outputs)
+
+    def loss(
+        self, outputs: Mapping[str, Any], batch: base.Batch
+    ) -> dict[str, jax.Array]:
+        """Returns the losses of the network that trains."""
+        if self.module.trained == SEGMENTER:
+            return self.segmenter.loss(outputs, batch)
+        return super().loss(outputs, batch)
+
+    def targets(
+        self, label: np.ndarray, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Returns the extra targets of the network that trains."""
+        if self.module.trained == SEGMENTER:
+            return self.segmenter.targets(label, rng)
+        return {}
 
     def label_patches(self, variables: base.Variables, images: jax.Array) -> jax.Array:
         """Returns the network's probabilities [N, h, w, K] float32 of [N, h, w, 3]."""
@@ -201,10 +264,31 @@ class MagNetMethod(wrapper.Wrapper):
             fine: [N, h, w, K], probabilities of the patches by themselves.
             coarse: [N, h, w, K], those of the scale before.
         """
-        index = min(self.module.refiners, stage) - 1
-        own = self._own(variables)
+        if not self.module.refiners:
+            return fine
+        index, own = self._index(stage), self._own(variables)
         logits = self.module.apply(own, fine, coarse, train=False, index=index)
         return jax.nn.softmax(logits, axis=-1)
+
+    def _index(self, stage: int) -> int:
+        """Returns which refinement network a scale has; further ones the last."""
+        return min(self.module.refiners, stage) - 1
+
+    def _apply_segmenter(
+        self,
+        variables: base.Variables,
+        batch: base.Batch,
+        *,
+        train: bool,
+        key: jax.Array | None,
+    ) -> Any:
+        part = wrapper.part_of(variables, "segmenter")
+        given = {"views": batch["views"]}
+        if not train:
+            return self.segmenter.apply(part, given, train=False)
+        outputs, stats = self.segmenter.apply(part, given, train=True, key=key)
+        others = variables.get("batch_stats", {})
+        return outputs, {**others, "segmenter": stats} if stats else others
 
     def _opinions(
         self, variables: base.Variables, batch: base.Batch
@@ -245,16 +329,27 @@ class MagNetMethod(wrapper.Wrapper):
             "config.model.coarse_resize", module.coarse_resize, COARSE_RESIZES
         )
         base.check_range("config.model.width", module.width, low=1)
-        base.check_range("config.model.refiners", module.refiners, low=1)
-        if not 0 <= module.trained < module.refiners:
+        base.check_range("config.model.refiners", module.refiners, low=0)
+        if not SEGMENTER <= module.trained < module.refiners:
+            known = f", the refinement networks 0 to {module.refiners - 1}"
             raise InputError(
-                f"config.model.trained = {module.trained}: there are the refinement "
-                f"networks 0 to {module.refiners - 1}"
+                f"config.model.trained = {module.trained}: there are -1 (the "
+                f"segmentation network){known if module.refiners else ''}"
             )
         try:
             pyramid.check_scales(module.scales)
         except ValueError as error:
             raise InputError(f"config.model.{error}") from error
+        if not set(module.learned) <= set(range(len(module.scales))):
+            raise InputError(
+                f"config.model.learned = {module.learned}: scales have the indices 0 "
+                f"to {len(module.scales) - 1}; use () for all"
+            )
+        if module.refiners >= max(len(module.scales), 2):
+            raise InputError(
+                f"config.model.refiners = {module.refiners}: {len(module.scales)} "
+                f"scales have at most {max(len(module.scales) - 1, 1)} of them"
+            )
         for name in ("crop", "input_size"):
             sides = getattr(module, name)
             if len(sides) != 2 or min(sides) < 1:

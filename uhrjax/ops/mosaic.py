@@ -87,7 +87,7 @@ def read(
         columns: [w] int, px.
     """
     part = Canvas(*(None if x is None else x[rows][:, columns] for x in canvas))
-    return _divided(part)
+    return divided(part)
 
 
 def read_rows(
@@ -100,10 +100,11 @@ def read_rows(
             for x in canvas
         )
     )
-    return _divided(part)
+    return divided(part)
 
 
-def _divided(part: Canvas) -> tuple[jax.Array, jax.Array | None]:
+def divided(part: Canvas) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the map that px of a canvas are, see `read`."""
     divisor = jnp.maximum(part.divisor, 1).astype(jnp.float32)
     inside = None if part.inner is None else part.inner > 0
     return part.total / divisor[..., None], inside

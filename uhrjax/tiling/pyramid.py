@@ -107,12 +107,23 @@ class Crop:
     box: np.ndarray  # [4] float32 (top, left, bottom, right), shares of the sides
 
 
-def draw_crop(scales: tuple[Scale, ...], rng: np.random.Generator) -> Crop:
-    """Draws a scale but the first, then a place in it, as MagNet's code does.
+def draw_crop(
+    scales: tuple[Scale, ...],
+    rng: np.random.Generator,
+    *,
+    among: tuple[int, ...] = (),
+) -> Crop:
+    """Draws a scale, then a place in it, as MagNet's code does.
 
     A box never touches the lower or right border, unless it fills the scale.
+
+    Args:
+        scales: of a scene.
+        rng: draws.
+        among: indices of the scales; (): all but the first.
     """
-    index = int(rng.integers(1, len(scales))) if len(scales) > 1 else 0
+    among = among or tuple(range(min(1, len(scales) - 1), len(scales)))
+    index = among[int(rng.integers(len(among)))]
     scale = scales[index]
     top, left = (
         int(rng.integers(0, max(length - side, 1)))
