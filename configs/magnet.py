@@ -75,6 +75,9 @@ def _pass(config: ml_collections.ConfigDict) -> None:
     magnet.patches_at_once = 1  # that pass through the networks together, Sec. 4
     magnet.fast = False  # MagNet-Fast: these instead of n_patches and n_points
     magnet.fast_patches, magnet.fast_points = 3, 0.9
+    magnet.crf = (
+        ""  # behind it: DenseCRF, "lattice" (extra crf) or "exact" (tiny images)
+    )
     magnet.memory_mb = 0  # a scene may take on the device, 0: most of what it has;
     # a larger one goes through in parts
 

@@ -12,6 +12,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from tiny_run import METHODS, arguments
 
 from uhrjax import errors, initialize, main, metrics
@@ -88,7 +89,8 @@ def test_a_run_scored_elsewhere_keeps_its_own_report(
         "pfnet", squares, data_root, runs / "pfnet", "--config.eval.blend=montage",
         f"--output={tmp_path}/scored", mode="evaluate",
     )  # fmt: skip
-    main.main(argv)
+    with flagsaver.flagsaver():  # the flag is not for the tests below
+        main.main(argv)
     assert (runs / "pfnet/report.json").read_text() == before
     report = json.loads((tmp_path / "scored/report.json").read_text())
     assert report["config"]["eval"]["blend"] == "montage"

@@ -102,6 +102,6 @@ def test_the_engine_takes_a_scene_in_parts_where_memory_does_not_suffice(built):
 def test_a_scene_whose_px_32_bits_cannot_count_is_refused(built):
     resident = scene_pass.ScenePass(built[0], progressive.Options())
     engine = window_pass.WindowPass(resident)
-    with pytest.raises(InputError, match="46341 x 46341 px is too large .* cut it"):
+    with pytest.raises(InputError, match=r"46341 x 46341 px is too large .* cut it"):
         engine.scales(46341, 46341)
     assert engine.scales(46340, 46340)[-1].size == (46340, 46340)

@@ -12,6 +12,7 @@ import ml_collections
 
 from uhrjax import (
     cascade,
+    dense_crf,
     errors,
     foveal,
     host_memory,
@@ -181,11 +182,12 @@ def _make_stepwise(
     changes.pop("batch_size", None)  # of windows
     asked = changes.pop("probabilities", output_options(config).needs_probabilities)
     options = stepwise.read_options(config, **changes)
+    base.check_choice("config.magnet.crf", config.magnet.crf, dense_crf.KINDS)
 
     def make(probabilities: bool) -> stepwise.StepwiseEngine:
         return stepwise.StepwiseEngine(
             method, options, probabilities=probabilities,
-            memory_mb=config.magnet.memory_mb,
+            memory_mb=config.magnet.memory_mb, crf=config.magnet.crf,
         )  # fmt: skip
 
     return _refined(make, config, refiner, probabilities=asked)

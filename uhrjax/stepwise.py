@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from uhrjax import canvas, errors, inference, progressive, scene_pass, window_pass
+from uhrjax import (
+    canvas,
+    dense_crf,
+    errors,
+    inference,
+    progressive,
+    scene_pass,
+    window_pass,
+)
 from uhrjax.benchmark import count
 from uhrjax.data import band as band_lib
 from uhrjax.data import shares
@@ -71,6 +79,7 @@ class StepwiseEngine:
         *,
         probabilities: bool = False,
         memory_mb: int = 0,
+        crf: str = "",
     ):
         """Compiles nothing yet.
 
@@ -79,13 +88,15 @@ class StepwiseEngine:
             options: of the pass.
             probabilities: hand them out, too.
             memory_mb: that the pass may take on the device; 0: most of what it has.
+            crf: of `dense_crf.KINDS`, behind the pass.
         """
         self.method, self.probabilities = method, probabilities
         self.resident = scene_pass.ScenePass(
-            method, options, probabilities=probabilities
+            method, options, probabilities=probabilities or bool(crf)
         )
         self.options = self.resident.options
-        self.settings: Any = options  # all that labels depend on, beside weights
+        self.settings: Any = (options, crf)  # all that labels depend on, beside weights
+        self._crf = crf
         self.windowed = window_pass.WindowPass(self.resident)
         self._bytes = 1e6 * memory_mb or device_bytes()
 
@@ -104,14 +115,17 @@ class StepwiseEngine:
         patches. `first` [h, w, K] are probabilities to begin with, of any size.
         """
         height, width = scene.info.height, scene.info.width
+        whole = window_lib.Window(0, 0, height, width)
         if self.fits(height, width):
-            image = scene.read(window_lib.Window(0, 0, height, width))
-            found = self.resident.label(variables, image, first)
+            found = self.resident.label(variables, scene.read(whole), first)
             labels = np.asarray(found.labels)
             likely = found.probabilities
             on_windows(self.count_windows(scene), 0)
         else:
             likely = self.windowed.label(variables, scene, first, on_windows=on_windows)
+            labels = None
+        if self._crf:
+            likely = dense_crf.refine(scene.read(whole), np.asarray(likely), self._crf)
             labels = None
         for top in range(first_row, height, STRIP):
             rows = slice(top, min(top + STRIP, height))

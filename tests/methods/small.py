@@ -20,6 +20,7 @@ SMALL_FCTL = {
 SMALL_HRNET = {"size": "w18_small_v2", "width": 2, "stem_width": 4}
 SMALL_MAGNET = {"crop": (80, 120), "input_size": (64, 96), "width": 8, "refiners": 2}
 MODELS = {
+    "dgf": {"hidden": 4, "radius": 2},
     "downsample": {},
     "foveation": {"bank": (64, 96, 160), "scale": 16},
     "hrnet": SMALL_HRNET,
@@ -33,12 +34,13 @@ MODELS = {
     "refinement": {"width": 2, "gamma_init": 0.5},
 }
 PLAIN = (
-    "cascadepsp", "downsample", "foveation", "glnet", "fctl", "hrnet", "hrnet_ocr",
-    "magnet", "pspnet", "refinement", "resnet_fpn",
+    "cascadepsp", "dgf", "downsample", "foveation", "glnet", "fctl", "hrnet",
+    "hrnet_ocr", "magnet", "pspnet", "refinement", "resnet_fpn",
 )  # fmt: skip
 LOSSES = {name: {} for name in PLAIN}
 # Config keys that only some methods have.
 EXTRAS = {
+    "dgf": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
     "downsample": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
     "foveation": {
         "segmenter": {

@@ -11,6 +11,7 @@ from uhrjax.errors import InputError
 
 VARIANTS = {
     "cascadepsp": ("cascadepsp", {}),
+    "dgf": ("dgf", {}),
     "downsample": ("downsample", {}),
     "fctl": ("fctl", {}),
     "fctl, one encoder": (

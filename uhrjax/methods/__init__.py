@@ -6,6 +6,7 @@ from uhrjax.errors import InputError
 from uhrjax.methods import (
     base,
     cascadepsp,
+    dgf,
     downsample,
     fctl,
     foveation,
@@ -23,6 +24,7 @@ from uhrjax.methods import (
 
 METHODS: dict[str, type[base.Method]] = {
     "cascadepsp": cascadepsp.CascadePSPMethod,
+    "dgf": dgf.DGFMethod,
     "downsample": downsample.DownsampleMethod,
     "fctl": fctl.FCtLMethod,
     "foveation": foveation.FoveationMethod,

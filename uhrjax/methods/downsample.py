@@ -95,14 +95,8 @@ class DownsampleMethod(wrapper.Wrapper):
         if maps is None:
             return self._label(variables, {"views": batch["views"]})
         position, scene = (jnp.asarray(batch[k]) for k in ("position", "scene_size"))
-        rows, columns = (
-            crop.resize_matrix(
-                position[:, axis], scene[:, axis],
-                window=batch["views"].shape[2 + axis], before=maps.shape[1 + axis],
-            )
-            for axis in (0, 1)
-        )  # fmt: skip
-        return {"logits": crop.crop(maps, rows, columns)}
+        size = batch["views"].shape[2:4]
+        return {"logits": crop.windows(maps, position, scene, size=size)}
 
     def logits(self, outputs: Mapping[str, Any]) -> jax.Array:
         """Returns [B, H, W, K] float32."""

@@ -53,6 +53,29 @@ def resize_matrix(
     return _matrix(*_taps(place, before, scene[:, None]), before)
 
 
+def windows(
+    maps: jax.Array, start: jax.Array, scene: jax.Array, *, size: tuple[int, int]
+) -> jax.Array:
+    """Cuts windows out of maps that are resized to their scenes.
+
+    Args:
+        maps: [B, h, w, C], or [1, h, w, C] if all windows are of one scene.
+        start: [B, 2] int, (top, left) of the windows, scene px.
+        scene: [B, 2] int, (height, width) of the scenes, px.
+        size: (height, width) of a window, px.
+
+    Returns:
+        [B, *size, C], dtype of maps.
+    """
+    rows, columns = (
+        resize_matrix(
+            start[:, k], scene[:, k], window=size[k], before=maps.shape[1 + k]
+        )
+        for k in (0, 1)
+    )
+    return crop(maps, rows, columns)
+
+
 def paste_matrix(
     start: jax.Array, scene: jax.Array, *, window: int, before: int, after: int
 ) -> jax.Array:

@@ -1,0 +1,145 @@
+"""Deep guided filter (https://arxiv.org/abs/1803.05619) behind a scene made small.
+
+A segmentation network labels the whole scene, made small; its logits are enlarged and
+filtered, guided by two 1x1 convolutions over the image at full size. Network and guide
+are trained together. It is a row of MagNet's tables (its supplement states no settings;
+these are of the public DeepLab example).
+
+Differs from that example:
+- logits are enlarged with half-pixel centres, not with aligned corners;
+- scenes are filtered in windows: within 2 radius px of a window's border squares are
+  cut off as at a scene's, so windows should overlap by more (`eval.stride`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax.typing import Dtype
+
+from uhrjax import losses
+from uhrjax.errors import InputError
+from uhrjax.methods import base, wrapper
+from uhrjax.nn import conv, initial
+from uhrjax.ops import crop, guided
+
+
+class GuidedFilter(nn.Module):
+    """Image and logits -> logits with the image's edges."""
+
+    num_classes: int
+    size: tuple[int, int] = (0, 0)  # (height, width) of small scenes, px; 0: the tile
+    hidden: int = 64  # channels of the guide
+    radius: int = 4  # px
+    epsilon: float = 0.01
+    remat: bool = False  # nothing to gain: it is small
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, maps: jax.Array, *, train: bool
+    ) -> dict[str, jax.Array]:
+        """Maps [B, H, W, 3] and [B, H, W, K] to {"logits": [B, H, W, K] float32}."""
+        x = conv.Conv(features=self.hidden, bias=True, dtype=self.dtype, name="hidden")(
+            images
+        )
+        guide = conv.Conv(features=self.num_classes, bias=True, name="guide")(
+            nn.relu(x)
+        )
+        found = guided.guided_filter(
+            maps.astype(jnp.float32), guide.astype(jnp.float32), radius=self.radius,
+            epsilon=self.epsilon,
+        )  # fmt: skip
+        return {"logits": found}
+
+
+class DGFMethod(wrapper.Wrapper):
+    """A network that sees scenes made small, and the filter at full size."""
+
+    module_class = GuidedFilter
+    loss_class = losses.PlainLoss
+    initial_rules = (("/(hidden|guide)/kernel$", "he_out"),)
+
+    @classmethod
+    def inputs(cls, config: ml_collections.ConfigDict) -> base.Inputs:
+        """Returns the window and the small scene."""
+        given = config.model.get("size", GuidedFilter.size)
+        height, width = (side or config.tile for side in given)
+        return base.Inputs(overview=(height, width))
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Returns what the segmentation network freezes of itself."""
+        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
+
+    def init(self, key: jax.Array) -> base.Variables:
+        """Returns random variables; no forward pass is computed."""
+        ours, theirs = jax.random.split(key)
+        if isinstance(key, jax.core.Tracer):
+            example = (jnp.zeros(x.shape, x.dtype) for x in self._example())
+            own = self.module.init(ours, *example, train=False)
+        else:
+            own = initial.draw(self.own_shapes(), ours, rules=self.initial_rules)
+        return wrapper.join(own, self.segmenter.init(theirs))
+
+    def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> base.Variables:
+        """Refuses: nobody has published such weights."""
+        raise InputError(
+            "there are no published weights of DGF behind a segmentation network; set "
+            "--config.init_what=backbone for an ImageNet backbone"
+        )
+
+    def context(self, variables: base.Variables, overview: jax.Array) -> jax.Array:
+        """Returns the logits [1, h, w, K] float32 of a whole scene made small."""
+        part = wrapper.part_of(variables, "segmenter")
+        outputs = self.segmenter.apply(part, {"views": overview[:, None]}, train=False)
+        return self.segmenter.logits(outputs)
+
+    def apply(
+        self,
+        variables: base.Variables,
+        batch: base.Batch,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """Labels windows of scenes; see `base.Method.apply`."""
+        maps, stats = batch.get("context"), {}
+        if train:
+            part = wrapper.part_of(variables, "segmenter")
+            views = {"views": jnp.asarray(batch["overview"])[:, None]}
+            outputs, stats = self.segmenter.apply(part, views, train=True, key=key)
+            maps = self.segmenter.logits(outputs)
+        elif maps is None:
+            maps = self.context(variables, jnp.asarray(batch["overview"]))
+        own = {
+            kind: {name: leaf for name, leaf in tree.items() if name != "segmenter"}
+            for kind, tree in variables.items()
+        }
+        images = self.images(batch)
+        windows = crop.windows(
+            maps, jnp.asarray(batch["position"]), jnp.asarray(batch["scene_size"]),
+            size=images.shape[1:3],
+        )  # fmt: skip
+        outputs = self.module.apply(own, images, windows, train=train)
+        if not train:
+            return outputs
+        return outputs, {"segmenter": stats} if stats else {}
+
+    def _example(self) -> tuple[Any, ...]:
+        shape = jax.ShapeDtypeStruct
+        return (
+            shape((1, 8, 8, 3), jnp.float32),
+            shape((1, 8, 8, self.num_classes), jnp.float32),
+        )
+
+    def _check_model(self) -> None:
+        base.check_range("config.model.hidden", self.module.hidden, low=1)
+        base.check_range("config.model.radius", self.module.radius, low=1)
+        base.check_range("config.model.epsilon", self.module.epsilon, low=1e-6)
+        self._check_segmenter()
+        self.segmenter.check_sides("config.model.size", self.overview)
