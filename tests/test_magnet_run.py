@@ -9,6 +9,7 @@ import types
 
 import cv2
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from tiny_run import draw_scene
@@ -293,7 +294,7 @@ def test_a_crop_that_is_refined_must_stay_in_its_place(run, words, tmp_path):
 def test_a_refinement_network_per_scale_trains_after_those_before():
     spec = "configs/magnet.py:synthetic"
     config = uhrjax.load_config(spec)
-    config.model.refiners = 2
+    config.model.refiners, config.stages = 2, ml_collections.ConfigDict()
     found = uhrjax.methods.find("magnet").stages(config)
     assert [s.name for s in found] == ["backbone", "refine1", "refine2"]
     assert [s.start for s in found[1:]] == [
@@ -305,6 +306,14 @@ def test_a_refinement_network_per_scale_trains_after_those_before():
         scales.append(uhrjax.build(config).crop_scales)
     assert scales == [(0, 1, 2), (1,), (2,)]
     assert [s.changes.get("magnet.stages") for s in found] == [0, 1, None]
+
+
+def test_pretraining_reads_scenes_made_small_and_hands_over_every_weight():
+    config = uhrjax.load_config("configs/magnet.py:synthetic")
+    first, second, _ = uhrjax.methods.find("magnet").stages(config)
+    assert first.changes["model.learned"] == (0,)
+    assert second.start == (("", "pretrain", ""),)
+    assert second.changes == {"model.trained": -1, "magnet.stages": 0}
 
 
 def test_a_checkpoint_of_the_backbone_alone_labels_scenes_made_small(run, files):

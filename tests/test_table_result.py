@@ -208,8 +208,8 @@ def test_the_distance_of_maps_comes_from_beside_the_report(tmp_path):
     found = {"mse_mean": 0.125, "mse_std": 0.03}
     (tmp_path / "run/maps/foveation.json").write_text(json.dumps(found))
     line = line_of(tmp_path, *row)
-    assert line.cells["foveation_map_mse"].ours.mean == 0.125
-    assert line.cells["foveation_map_mse_std"].ours.mean == 0.03
+    assert shown(line, "foveation_map_mse") == "0.125 (1)"
+    assert shown(line, "foveation_map_mse_std") == "0.030 (1)"
 
 
 def test_figures_are_read_as_the_paper_means_them(tmp_path):
@@ -236,7 +236,7 @@ def test_figures_are_read_as_the_paper_means_them(tmp_path):
     ]
     line = line_of(tmp_path, "fctl", "text-4.4", "FCN-8s", "deepglobe")
     assert (
-        shown(line, "seconds_per_image_1080ti") == "[3.0 (1)]"
+        shown(line, "seconds_per_image_1080ti") == "[3.00 (1)]"
     )  # 0.5 s x 6 megapixels
     assert line.remarks == ("time and memory on 1 x cpu (cpu)",)
 
@@ -276,4 +276,4 @@ def test_costs_are_shown_beside_any_table(tmp_path):
         "miou", "params_m", "gflops_512", "seconds_per_megapixel", "memory_mb"
     )  # fmt: skip
     shown_ = [text.both(block.lines[0].cells[name]) for name in block.metrics]
-    assert shown_ == ["50.0 (1)", "31.1", "82.0", "[0.5 (1)]", "[123.0 (1)]"]
+    assert shown_ == ["50.0 (1)", "31.1", "82.0", "[0.50 (1)]", "[123.0 (1)]"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import test_scene_pass
 
-from uhrjax import predict, progressive, scene_pass, stepwise, window_pass
+from uhrjax import dense_crf, predict, progressive, scene_pass, stepwise, window_pass
 from uhrjax.errors import InputError
 
 SIZE = (131, 107)
@@ -97,6 +97,21 @@ def test_the_engine_takes_a_scene_in_parts_where_memory_does_not_suffice(built):
     assert fits and not fits_too
     np.testing.assert_allclose(parts, whole, atol=2e-6)
     assert engine.count_windows(scene) == engine.cost(*SIZE).patches == 1 + 2 + 6
+
+
+def test_a_dense_crf_follows_the_pass(built, monkeypatch):
+    method, variables, image = built
+    monkeypatch.setattr(dense_crf, "mean_field", lambda image, p, _: p[..., ::-1])
+    found = {}
+    for crf in ("", "exact"):
+        engine = stepwise.StepwiseEngine(
+            method, progressive.Options(kernel=3, n_patches=0), crf=crf
+        )
+        (rows,) = engine.label(variables, predict.ArrayScene(image))
+        assert rows.probabilities is None
+        found[crf] = engine.settings, rows.labels
+    np.testing.assert_array_equal(found["exact"][1], 4 - found[""][1])
+    assert found["exact"][0] != found[""][0]
 
 
 def test_a_scene_whose_px_32_bits_cannot_count_is_refused(built):

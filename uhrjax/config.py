@@ -244,7 +244,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         _check_resident(values, need)
     if config.data.unit == "scales":
         own = "recipes like configs/magnet.py have the keys for it; use 'patches'"
-        need("magnet.n_points" in values, "data.unit", own)
+        need({"magnet.n_points", "magnet.crf"} <= set(values), "data.unit", own)
         for key, only in (("data.layout", "scenes"), ("eval.protocol", "scene")):
             need(values[key] == only, key, f"whole scenes are labelled; use {only!r}")
     one_scale = "random windows of scenes have one scale; use () or layout 'patches'"

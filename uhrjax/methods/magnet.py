@@ -48,6 +48,7 @@ from uhrjax.tiling import pyramid
 SEGMENTER = -1  # as what is trained: the segmentation network
 ORDERS = ("fine_first", "coarse_first")
 COARSE_RESIZES = ("two_steps", "direct")
+PRETRAIN = "pretrain"  # the stage of that name
 
 
 class MagNet(nn.Module):
@@ -118,10 +119,17 @@ class MagNetMethod(wrapper.Wrapper):
 
     @classmethod
     def stages(cls, config: ml_collections.ConfigDict) -> tuple[base.Stage, ...]:
-        """Returns the training of the segmentation network, then of each refiner."""
+        """Returns the training of the segmentation network, then of each refiner.
+
+        With `config.stages.pretrain` (ours, for want of ImageNet weights) the former
+        learns to read scenes made small first, before patches are mixed in.
+        """
         count = config.model.get("refiners", MagNet.refiners)
         own = {"model.trained": SEGMENTER, "magnet.stages": 0}
         found = [base.Stage("backbone", own)]
+        if PRETRAIN in config.get("stages", {}):
+            first = base.Stage(PRETRAIN, {**own, "model.learned": (0,)})
+            found = [first, base.Stage("backbone", own, start=(("", PRETRAIN, ""),))]
         for k in range(count):
             own = {"model.trained": k}
             if k + 1 < count:  # scored by the scales that are trained

@@ -15,6 +15,7 @@ from uhrjax.tables import recipe as recipe_lib
 from uhrjax.tables import result
 
 COUNTED = ("params_m", "gflops_512")  # of the network, without a run
+DIGITS = {"": 3, "s": 2}  # by unit
 COSTS = (*COUNTED, "seconds_per_megapixel", "memory_mb")
 Count = Callable[[recipe_lib.Recipe], dict[str, float]]
 
@@ -34,6 +35,7 @@ class Cell:
     printed: str = ""  # the paper's
     ours: Ours | None = None
     is_match: bool = False  # it was made as the row says
+    digits: int = 1  # behind the point, where the paper has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,8 @@ class _Column:
             ours = _summary([self._value(row, one.report, name) for one in scores])
             is_match = bool(scores) and not scores[0].apart
             is_match &= not metrics.definition(name).is_cost
-            cells[name] = Cell(cell.printed, ours, is_match)
+            digits = DIGITS.get(metrics.definition(name).unit, 1)
+            cells[name] = Cell(cell.printed, ours, is_match, digits)
         cells |= self._counted(recipe, printed)
         remarks = [note, *(scores[0].apart if scores else ())]
         remarks += _devices(cells, scores)

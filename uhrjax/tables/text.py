@@ -25,7 +25,7 @@ def ours(cell: table_lib.Cell) -> str:
     if cell.ours is None:
         return "-"
     mean, std, seeds = cell.ours
-    digits = max(1, len(cell.printed.partition(".")[2]))
+    digits = max(cell.digits, len(cell.printed.partition(".")[2]))
     text = f"{mean:.{digits}f}"
     if not math.isnan(std):
         text += f" ± {std:.{digits}f}"
