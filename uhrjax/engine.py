@@ -92,21 +92,7 @@ def make_engine(
         return _make_foveal(method, config, refiner, changes)
     if method.progressive:
         return _make_stepwise(method, config, refiner, changes)
-    fields = {
-        "tile": config.tile,
-        "stride": config.eval.stride,
-        "batch_size": windows_per_call(config),
-        "blend": config.eval.blend,
-        "score": config.eval.score,
-        "grid": config.grid,
-        "border": config.predict.border,
-        "tta": config.predict.tta,
-        "probabilities": output_options(config).needs_probabilities,
-        **changes,
-    }
-    devices = jax.device_count()
-    fields["batch_size"] = math.ceil(fields["batch_size"] / devices) * devices
-    tiling = plan.Tiling(**fields)
+    tiling = _tiling(config, changes)
     if refiner is None:
         return inference.Engine(method, tiling)
     own = refiner.config
@@ -129,6 +115,25 @@ def make_engine(
         inference.Engine(refiner.method, second),
         refiner.variables,
     )
+
+
+def _tiling(config: ml_collections.ConfigDict, changes: dict[str, Any]) -> plan.Tiling:
+    """Returns how windows cover a scene, a batch for every device alike."""
+    fields = {
+        "tile": config.tile,
+        "stride": config.eval.stride,
+        "batch_size": windows_per_call(config),
+        "blend": config.eval.blend,
+        "score": config.eval.score,
+        "grid": config.grid,
+        "border": config.predict.border,
+        "tta": config.predict.tta,
+        "probabilities": output_options(config).needs_probabilities,
+        **changes,
+    }
+    devices = jax.device_count()
+    fields["batch_size"] = math.ceil(fields["batch_size"] / devices) * devices
+    return plan.Tiling(**fields)
 
 
 def _cascade(

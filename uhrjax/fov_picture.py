@@ -42,11 +42,7 @@ def compare(
     Raises:
         errors.InputError: the run has no foveation module, or a patch no run.
     """
-    if not run.method.whole_scenes or not run.method.module.learns:
-        raise errors.InputError(
-            f"{run.path} has no foveation module to look into; give a run of "
-            "configs/foveation.py without patch, random or average"
-        )
+    _check_learns(run)
     bank, split = run.method.module.bank, run.config.data.split
     reader = data.open_scenes(split)
     ordered = _in_order(run, fixed)
@@ -57,16 +53,13 @@ def compare(
         for index, scene in enumerate(reader.scenes):
             whole = window_lib.Window(0, 0, scene.height, scene.width)
             image = reader.read_image(index, whole)
-            found = {
-                "map": fov_map.fov_map(engine.distribution(run.variables, image), bank)
-            }
+            seen = fov_map.fov_map(engine.distribution(run.variables, image), bank)
+            found = {"map": seen}
             if qualities:
-                quality = np.stack([q[scene.id] for q in qualities], axis=-1)
-                gold = fov_map.gold_standard(quality, bank, rule=rule)
-                best = fov_map.gold_standard(quality, bank, rule="argmax")
-                found |= {"gold standard": gold, "best patch": best}
-                errors_of[scene.id] = fov_map.map_error(found["map"], gold, bank)
-            widths.add(found, _middle(reader, index, run.method, found["map"].shape))
+                found |= _wanted([q[scene.id] for q in qualities], bank, rule)
+                gold = found["gold standard"]
+                errors_of[scene.id] = fov_map.map_error(seen, gold, bank)
+            widths.add(found, _middle(reader, index, run.method, seen.shape))
             if index < run.config.eval.panels:
                 picture = draw(reader, index, found, bank, data.info)
                 name = f"{prepared.file_stem(scene.id)}_foveation.png"
@@ -83,6 +76,25 @@ def compare(
             "mse": errors_of, "mse_mean": np.mean(known), "mse_std": np.std(known),
         }  # fmt: skip
     return result
+
+
+def _check_learns(run: trained.Trained) -> None:
+    if not run.method.whole_scenes or not run.method.module.learns:
+        raise errors.InputError(
+            f"{run.path} has no foveation module to look into; give a run of "
+            "configs/foveation.py without patch, random or average"
+        )
+
+
+def _wanted(
+    qualities: Sequence[np.ndarray], bank: tuple[int, ...], rule: str
+) -> dict[str, np.ndarray]:
+    """Returns the maps that the qualities [h, w] of fixed patches recommend."""
+    quality = np.stack(qualities, axis=-1)
+    return {
+        "gold standard": fov_map.gold_standard(quality, bank, rule=rule),
+        "best patch": fov_map.gold_standard(quality, bank, rule="argmax"),
+    }
 
 
 def draw(
