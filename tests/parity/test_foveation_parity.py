@@ -243,7 +243,7 @@ def test_schedules_equal_the_published(load_case):
             "learning_rate": manifest["base_lr"],
             "schedule": {
                 "per": "step", "power": manifest["power"], "offset": 0, "begin": 0.0,
-                "drops": (),
+                "drops": (), "warmup": 0.0,
             },
         }
     )  # fmt: skip

@@ -33,7 +33,7 @@ def refuse_whole_scenes(config: ml_collections.ConfigDict) -> None:
 class PixelMethod:
     """One 1x1 convolution over all views, in the place of a method's network."""
 
-    reads_labels = collects = False
+    reads_labels = collects = whole_scenes = progressive = False
 
     def __init__(self, method: base.Method):
         self.num_classes, self.views = method.num_classes, method.views
