@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from tiny_run import foveation_flags
 
 import uhrjax
@@ -63,7 +64,8 @@ def command(capsys, *words):
     """Runs a command as a process would; returns its code and what it printed."""
     before, sys.argv = sys.argv, ["foveate", *words]
     try:
-        code = foveate.main(sys.argv)
+        with flagsaver.flagsaver():  # its flags are not for the tests of other files
+            code = foveate.main(sys.argv)
     except (errors.InputError, OSError) as error:
         return 2, str(error)
     finally:

@@ -116,7 +116,8 @@ def test_three_steps_equal_the_published_loop(load_case):
             "seed": 0, "accumulate": 1, "accumulate_how": "sum",
             "data": {"unit": "scenes"}, "learning_rate": manifest["base_lr"],
             "schedule": {
-                "power": 0.9, "per": "step", "offset": 0, "begin": 0.0, "drops": (), "warmup": 0.0,
+                "power": 0.9, "per": "step", "offset": 0, "begin": 0.0, "drops": (),
+                "warmup": 0.0,
             },
             "optimizer": {
                 "name": "adam", "b1": 0.9, "b2": 0.999, "decay": "all",
