@@ -22,6 +22,10 @@ MAY_IMPORT = {
         "uhrjax.ops", "uhrjax.tiling", "uhrjax.losses", "uhrjax.boundary", "uhrjax.nn",
         "uhrjax.backbones", "uhrjax.weights",
     },
+    "uhrjax/networks": {
+        "uhrjax.ops", "uhrjax.losses", "uhrjax.nn", "uhrjax.backbones",
+        "uhrjax.weights", "uhrjax.methods.base",
+    },
     "uhrjax/data": {"uhrjax.tiling"},
     "uhrjax/config.py": set(),
     "uhrjax/checkpoint.py": set(),

@@ -1,43 +1,29 @@
-"""The methods by name."""
+"""The methods by name: the papers' own ones, and networks that label one view each."""
+
+import importlib
 
 import ml_collections
 
 from uhrjax.errors import InputError
-from uhrjax.methods import (
-    base,
-    cascadepsp,
-    dgf,
-    downsample,
-    fctl,
-    foveation,
-    glnet,
-    hrnet,
-    hrnet_ocr,
-    magnet,
-    pfnet,
-    pspnet,
-    refinement,
-    resnet_fpn,
-    semantic_fpn,
-    upernet,
-)
+from uhrjax.methods import base
 
-METHODS: dict[str, type[base.Method]] = {
-    "cascadepsp": cascadepsp.CascadePSPMethod,
-    "dgf": dgf.DGFMethod,
-    "downsample": downsample.DownsampleMethod,
-    "fctl": fctl.FCtLMethod,
-    "foveation": foveation.FoveationMethod,
-    "glnet": glnet.GLNetMethod,
-    "hrnet": hrnet.HRNetMethod,
-    "hrnet_ocr": hrnet_ocr.HRNetOCRMethod,
-    "magnet": magnet.MagNetMethod,
-    "pfnet": pfnet.PFNetMethod,
-    "pspnet": pspnet.PSPNetMethod,
-    "refinement": refinement.RefinementMethod,
-    "resnet_fpn": resnet_fpn.ResNetFPNMethod,
-    "semantic_fpn": semantic_fpn.SemanticFPNMethod,
-    "upernet": upernet.UPerNetMethod,
+# Imported when asked for: a network's file imports this package.
+METHODS: dict[str, str] = {
+    "cascadepsp": "uhrjax.methods.cascadepsp.CascadePSPMethod",
+    "dgf": "uhrjax.methods.dgf.DGFMethod",
+    "downsample": "uhrjax.methods.downsample.DownsampleMethod",
+    "fctl": "uhrjax.methods.fctl.FCtLMethod",
+    "foveation": "uhrjax.methods.foveation.FoveationMethod",
+    "glnet": "uhrjax.methods.glnet.GLNetMethod",
+    "hrnet": "uhrjax.networks.hrnet.HRNetMethod",
+    "hrnet_ocr": "uhrjax.networks.hrnet_ocr.HRNetOCRMethod",
+    "magnet": "uhrjax.methods.magnet.MagNetMethod",
+    "pfnet": "uhrjax.methods.pfnet.PFNetMethod",
+    "pspnet": "uhrjax.networks.pspnet.PSPNetMethod",
+    "refinement": "uhrjax.methods.refinement.RefinementMethod",
+    "resnet_fpn": "uhrjax.networks.resnet_fpn.ResNetFPNMethod",
+    "semantic_fpn": "uhrjax.networks.semantic_fpn.SemanticFPNMethod",
+    "upernet": "uhrjax.networks.upernet.UPerNetMethod",
 }
 
 
@@ -47,7 +33,8 @@ def find(name: str) -> type[base.Method]:
         raise InputError(
             f"config.method = {name!r} is unknown; use one of {', '.join(METHODS)}"
         )
-    return METHODS[name]
+    module, _, kind = METHODS[name].rpartition(".")
+    return getattr(importlib.import_module(module), kind)
 
 
 def build(config: ml_collections.ConfigDict) -> base.Method:

@@ -1,0 +1,1 @@
+"""Networks that label one view each, with one file per network."""
