@@ -1,6 +1,7 @@
 """What every recipe has, with the values that are nobody's in particular."""
 
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 
@@ -31,6 +32,8 @@ def defaults() -> ml_collections.ConfigDict:
     config.std = (0.229, 0.224, 0.225)
     config.dtype = "float32"  # of the computation; bfloat16 on TPU and recent GPUs
     config.remat = False  # recompute blocks in the backward pass: less memory
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.space = 1  # devices that share the rows of each crop, for large ones
     config.model = ml_collections.ConfigDict()  # fields of the network
     config.loss = ml_collections.ConfigDict()
     config.segmenter = ml_collections.ConfigDict()  # of a method around another one:
@@ -177,6 +180,74 @@ def ohem(config: ml_collections.ConfigDict) -> None:
     config.loss.ohem_thresh, config.loss.ohem_min_kept = 0.7, 10000
     config.loss.loss_group = 2  # images that share one threshold: 2 per GPU in the code
     config.loss.seg_weight = 1.0
+
+
+_RESIDUAL = {  # fields that most networks of the papers' comparisons have, PFNet's code
+    "backbone": "resnet50", "stem": "deep", "dilation": "os8", "width": 64,
+    "fpn_dim": 512, "dropout": 0.1, "auxiliary": False, "align_corners": True,
+}  # fmt: skip
+_DECODED = {  # a decoder that PFNet's Tables 1 and 2g put on a head: "fpn", "pf"
+    "decoder": "none", "decoder_dim": 128, "reduce_dim": 32, "edge_points": 32,
+    "cells": 8,
+}  # fmt: skip
+_DEEPLAB = {"fpn_dim": 256, "dropout": 0.0, "rates": (12, 24, 36)}
+_PYRAMID = {
+    "backbone": "resnet50", "stem": "deep", "dilation": "keep_stride", "width": 64,
+    "fpn_dim": 256,
+}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {  # -> fields of its model
+    "ccnet": _RESIDUAL | _DECODED | {"recurrence": 2, "gamma_init": 0.0},
+    "danet": _RESIDUAL | _DECODED | {"gamma_init": 0.0},
+    "deeplabv3": _RESIDUAL | _DECODED | _DEEPLAB,
+    "deeplabv3plus": _RESIDUAL | _DEEPLAB | {"skip_dim": 48},
+    "denseaspp": _RESIDUAL
+    | {"fpn_dim": 256, "growth": 64, "rates": (3, 6, 12, 18, 24)},
+    "emanet": _RESIDUAL | {"bases": 64, "moving_average": True},
+    "encnet": _RESIDUAL | {"words": 32, "nearest": False, "presence": False},
+    "farseg": _RESIDUAL
+    | {"dilation": "none", "fpn_dim": 256, "dropout": 0.0, "decoder_dim": 128},
+    "fcn": _RESIDUAL,
+    "gscnn": _RESIDUAL | _DEEPLAB | {"skip_dim": 48},
+    "hrnetv2": {
+        "size": "w18", "width": 0, "stem_width": 64, "stem_stride": 2,
+        "align_corners": True,
+    },
+    "icnet": _RESIDUAL | {"fpn_dim": 256},
+    "ocnet": _RESIDUAL | {"rates": (12, 24, 36)},
+    "pointrend": _RESIDUAL
+    | _DEEPLAB
+    | {"head": "deeplabv3", "points": 8096, "train_points": 0},
+    "pspnet": _RESIDUAL,
+    "ranet": _RESIDUAL | {"grid": 8},
+    "refinenet": _RESIDUAL | {"dilation": "none", "fpn_dim": 256, "dropout": 0.0},
+    "segnet": {"width": 64},
+    "semantic_fpn": _PYRAMID,
+    "sfnet": _RESIDUAL | {"dilation": "keep_stride", "fpn_dim": 256},
+    "unet": {"width": 64},
+    "upernet": _PYRAMID | {"dropout": 0.1, "design": "pfnet"},
+}  # fmt: skip
+_SMALL = {  # of these fields, at a size that two CPU cores train in minutes
+    "backbone": "resnet18", "width": 32, "fpn_dim": 64, "decoder_dim": 32,
+    "reduce_dim": 8, "edge_points": 16, "cells": 4, "skip_dim": 16, "growth": 16,
+    "bases": 16, "words": 16, "points": 512,
+}  # fmt: skip
+_SMALLER = {  # networks without a backbone of their own size
+    "hrnetv2": {"size": "w18_small_v2", "width": 8, "stem_width": 16},
+    "segnet": {"width": 8},
+    "unet": {"width": 8},
+}
+
+
+def network(group: ml_collections.ConfigDict, name: str, *, small: bool) -> None:
+    """Sets the network of a config, or of its `segmenter`, to one of NETWORKS."""
+    fields = dict(NETWORKS[name])
+    if small:
+        fields |= {key: value for key, value in _SMALL.items() if key in fields}
+        fields |= _SMALLER.get(name, {})
+    group.method, group.model = name, ml_collections.ConfigDict(fields)
+    group.loss = ml_collections.ConfigDict()
+    if "auxiliary" in fields:
+        group.loss.aux_weight = 0.4  # of the second head, if there is one
 
 
 PFNET_WORDS = (

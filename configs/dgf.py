@@ -2,7 +2,8 @@
 
 Data: `deepglobe` (default, ResNet-50 FPN at 508 px), `cityscapes` (HRNetV2-W18-small-v2
 + OCR at 128 x 256 px), `synthetic` (procedural landcover, minutes on a CPU), `folder`
-(your own images and masks); `smoke` with any of them. The recipe is that of MagNet's
+(your own images and masks); `smoke` with any of them. Network: any that
+`configs/baseline.py` lists instead of the data set's. The recipe is that of MagNet's
 segmentation networks; none is published.
 """
 
@@ -10,7 +11,8 @@ import ml_collections
 
 from configs import base
 
-WORDS = ("deepglobe", "cityscapes", "synthetic", "folder", "smoke")
+DATA = ("deepglobe", "cityscapes", "synthetic", "folder", "smoke")
+WORDS = (*DATA, *base.NETWORKS)
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -39,6 +41,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         synthetic(config)
     if "smoke" in words:
         smoke(config)
+    for word in words:
+        if word in base.NETWORKS:
+            small = bool({"synthetic", "smoke"} & set(words))
+            base.network(config.segmenter, word, small=small)
+            config.segmenter.loss.ohem = False
     return config
 
 

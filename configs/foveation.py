@@ -5,7 +5,8 @@ Data: `deepglobe` (default, UPerNet-R50), `cityscapes`, `gleason2019` (HRNetV2-W
 masks, all of one size), `folder,small` (on a CPU); `smoke` with any of them.
 Rule: the mean of all patches (default), `mode`, `gsm`, `reinforce`; without a foveation
 module `patch1` to `patch5`, `random`, `average`.
-Segmentation network: `hrnet`, `upernet`, `pfnet` or `fcn8` instead of the data set's.
+Segmentation network instead of the data set's: `hrnet`, `upernet`, `pfnet`, `fcn8`, or
+any that `configs/baseline.py` lists; --config.segmenter=NAME is the same.
 `paper`: as the text has it where its code differs.
 """
 
@@ -18,7 +19,8 @@ RULES = (*LEARNED, "random", "average")
 PATCHES = ("patch1", "patch2", "patch3", "patch4", "patch5")
 NETWORKS = ("hrnet", "upernet", "pfnet", "fcn8")
 DATA = ("deepglobe", "cityscapes", "gleason2019", "synthetic", "folder")
-WORDS = (*DATA, "small", "smoke", *RULES, *PATCHES, *NETWORKS, "paper")
+OTHERS = tuple(name for name in base.NETWORKS if name not in NETWORKS)
+WORDS = (*DATA, "small", "smoke", *RULES, *PATCHES, *NETWORKS, "paper", *OTHERS)
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -39,7 +41,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if "folder" in words:
         folder(config)
     for word in words:
-        network = word if word in NETWORKS else network
+        network = word if word in (*NETWORKS, *OTHERS) else network
         if word in RULES:
             config.model.selection = word
         if word in PATCHES:
@@ -190,6 +192,10 @@ def smoke(config: ml_collections.ConfigDict) -> None:
 def _segmenter(config: ml_collections.ConfigDict, network: str, *, small: bool) -> None:
     """The network that labels patches; small ones train on a CPU in minutes."""
     segmenter = config.segmenter
+    if network in OTHERS:
+        base.network(segmenter, network, small=small)
+        segmenter.loss.ohem = False
+        return
     segmenter.method = {"fcn8": "fctl"}.get(network, network)
     segmenter.model = model = ml_collections.ConfigDict()
     segmenter.loss = loss = ml_collections.ConfigDict()

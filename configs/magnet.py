@@ -4,6 +4,8 @@ Data: `deepglobe` (default, ResNet-50 FPN), `cityscapes` (HRNetV2-W18-small-v2 +
 `inria`, `gleason2019` (PSPNet-R101), `synthetic` (procedural landcover, minutes on a
 CPU; with `objects` many tiny ones), `folder` (your images and masks), `folder,small`
 (on a CPU); `smoke` with any of them.
+Network: any that `configs/baseline.py` lists instead of the data set's; with the
+command's --config.segmenter=NAME, too.
 Rows of the papers' tables, trained as long as both stages together: `downsample`, the
 segmentation network on scenes made small; `patching`, the same on full-size patches.
 Both stages are trained in order, each also alone: --config.stage=backbone, refine.
@@ -15,7 +17,8 @@ import ml_collections
 from configs import base
 
 DATA = ("deepglobe", "cityscapes", "inria", "gleason2019", "synthetic", "folder")
-WORDS = (*DATA, "objects", "small", "smoke", "downsample", "patching")
+ROWS = ("downsample", "patching")
+WORDS = (*DATA, "objects", "small", "smoke", *ROWS, *base.NETWORKS)
 # HRNet's weights of the classes, in MagNet's code to four digits.
 CITYSCAPES_WEIGHTS = (
     0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
@@ -48,6 +51,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         few_pixels(config)
     if "smoke" in words:
         smoke(config)
+    for word in words:
+        if word in base.NETWORKS:
+            other(
+                config, word, small=bool({"synthetic", "small", "smoke"} & set(words))
+            )
     if "downsample" in words:
         downsample(config)
     if "patching" in words:
@@ -166,7 +174,7 @@ def gleason2019(config: ml_collections.ConfigDict) -> None:
     _geometry(config, (0.125, 0.25, 0.5, 1.0), (550, 550), (550, 550))
     config.batch_size = 1  # code
     segmenter = config.segmenter
-    segmenter.method = "pspnet"
+    segmenter.method = "magnet_pspnet"
     segmenter.model = ml_collections.ConfigDict({"backbone": "resnet101"})
     segmenter.loss.aux_weight = 0.4
     config.magnet.n_points = 1.0  # code
@@ -223,6 +231,14 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     config.max_steps, config.log_every, config.eval.every = 4, 2, 1000
     config.stages.backbone.eval.every = 1000
     config.stages.pretrain.eval.every = 1000
+
+
+def other(config: ml_collections.ConfigDict, network: str, *, small: bool) -> None:
+    """Another network than the data set's."""
+    base.network(config.segmenter, network, small=small)
+    config.segmenter.loss.ohem = False
+    if "stem" in config.segmenter.model and not small:
+        config.segmenter.model.stem = "classic"  # torchvision's weights
 
 
 def downsample(config: ml_collections.ConfigDict) -> None:

@@ -27,6 +27,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     model.salient = "max_pool"  # Table 2d
     model.boundary = True  # Table 2a
     model.levels = ("F3", "F4", "F5")  # Table 2b
+    model.propagation = "point_flow"  # Table 2c
     model.direction = "top_down"  # Table 2e
     model.edge_prediction = "subtraction"  # Table 2f
     model.edge_points = 128  # Fig. 3a

@@ -55,7 +55,7 @@ def test_network_is_measured_alone_and_from_file_to_mask(finished):
     shares = [1 - alone / whole for alone, whole in pairs]
     assert network["engine_share"] == pytest.approx(np.median(shares))
     assert network["engine_share_ok"] == (np.median(shares) <= 0.15)
-    assert network["gflop_per_window"] > 1e-3 and network["compile_s"] > 0
+    assert network["gmac_per_window"] > 1e-4 and network["compile_s"] > 0
 
 
 def test_no_share_of_the_peak_is_claimed_for_an_unknown_device(finished):
@@ -157,8 +157,9 @@ def test_memory_scene_hands_out_as_many_rows_as_wanted():
 @pytest.mark.parametrize(
     "words, said",
     (
-        ([], "unknown benchmark ''; use one of predict"),
-        (["train", CONFIG], "unknown benchmark 'train'"),
+        ([], "unknown benchmark ''; use one of train, predict, data, all"),
+        (["trian", CONFIG], "unknown benchmark 'trian'"),
+        (["train", CONFIG, "--rows=64"], "--rows means nothing to train"),
         (["predict"], "no --config"),
         (["predict", CONFIG, "--rows=4096,much"], "--rows=4096,much: give whole"),
         (["predict", CONFIG, "--rows=0"], "whole numbers above 0"),
@@ -175,14 +176,13 @@ def test_mistakes_are_sentences_with_exit_code_2(words, said, monkeypatch, capsy
     assert len(lines) == 1 and said in lines[0]
 
 
-@pytest.mark.parametrize("name", ["predict", "data"])
-def test_methods_that_label_whole_scenes_are_refused(name):
-    words = ["benchmark", name, "--config=configs/foveation.py:synthetic"]
-    with (
-        flagsaver.flagsaver(),
-        pytest.raises(errors.InputError, match="of which no benchmark knows"),
-    ):
-        command.main(words)
+def test_memory_scene_and_mask_hand_out_crops():
+    scene = texture.MemoryMask(40, 30, classes=3)
+    crop = window.Window(2, 10, 8, 12)
+    assert scene.image.read(crop).shape == (8, 12, 3)
+    labels = scene.read(crop)
+    assert labels.shape == (8, 12, 1) and set(np.unique(labels)) <= {0, 1, 2}
+    assert (scene.read(window.Window(38, 0, 4, 5))[2:] == 255).all()
 
 
 def test_pass_that_fails_says_why(tmp_path):

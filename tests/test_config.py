@@ -5,7 +5,7 @@ import pytest
 
 import uhrjax
 from uhrjax import config as config_lib
-from uhrjax import errors
+from uhrjax import errors, methods
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "base")
@@ -42,9 +42,40 @@ def test_every_config_has_a_quick_run_and_one_for_your_own_images(path):
 def test_every_variant_of_every_config_loads_locked_and_sound(path, variant):
     config = uhrjax.load_config(f"{path}:{variant}")
     config_lib.check(config)
-    assert config.is_locked and config.method == path.stem
+    assert config.is_locked
+    assert config.method == path.stem or path.stem == "baseline"
     if "folder" not in variant:
         assert uhrjax.build(config).num_classes == config.num_classes
+
+
+def test_baseline_has_a_recipe_for_every_network_alone_and_on_whole_scenes():
+    words = words_of(ROOT / "configs/baseline.py")
+    networks = [word for word in words if word in methods.METHODS]
+    assert len(networks) == 22
+    for name in networks:
+        for data in ("isaid", "deepglobe", "synthetic,smoke", "synthetic,parcels"):
+            spec = f"configs/baseline.py:{name},{data}"
+            config = uhrjax.load_config(spec)
+            assert config.method == name
+            whole = uhrjax.load_config(f"{spec},global")
+            assert whole.method == "downsample" and whole.data.unit == "overviews"
+            assert whole.segmenter.model == config.model
+            for found in (config, whole):
+                config_lib.check(found)
+                uhrjax.build(found)
+
+
+@pytest.mark.parametrize("recipe", ["foveation", "magnet", "dgf"])
+def test_a_networks_name_is_enough_for_a_recipe_with_a_network_inside(recipe):
+    spec, rest = config_lib.parse_flags(
+        ["main", f"--config=configs/{recipe}.py:smoke", "--config.segmenter=pointrend",
+         "--config.segmenter.model.points=9"]
+    )  # fmt: skip
+    assert spec == f"configs/{recipe}.py:smoke,pointrend"  # the run's folder says it
+    built = uhrjax.build(config_lib.from_command(spec, rest))
+    assert built.segmenter.module.points == 9
+    with pytest.raises(errors.InputError, match="unknown variant 'points'"):
+        command([f"--config=configs/{recipe}.py:smoke", "--config.segmenter=points"])
 
 
 def test_load_config_works_from_another_folder(tmp_path, monkeypatch):

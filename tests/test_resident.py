@@ -189,7 +189,7 @@ def test_other_methods_do_not_train_on_resident_scenes():
 
 
 class FourDevices:
-    size = 4
+    shape = {"data": 4, "space": 1}  # noqa: RUF012
 
 
 def test_scenes_that_devices_cannot_share_are_refused(squares, data_root):

@@ -50,8 +50,8 @@ def test_the_list_counts_rows_by_state(capsys, runs):
     found = said(capsys, f"--runs={runs}")
     (line,) = re.findall(r"^2a +synthetic .*$", found, re.MULTILINE)
     assert line.split()[2:7] == ["6", "1", "1", "4", "0"]  # rows, run, differ, not, gap
-    (line,) = re.findall(r"^2g +isaid .*$", found, re.MULTILINE)
-    assert line.split()[2:7] == ["7", "0", "0", "0", "7"]
+    (line,) = re.findall(r"^6 +ade20k .*$", found, re.MULTILINE)
+    assert line.split()[2:7] == ["5", "0", "0", "0", "5"]
     for name in ("pfnet:", "fctl:", "foveation:", "magnet:"):
         assert name in found
 
@@ -301,13 +301,13 @@ def test_running_skips_what_is_done_and_goes_on_after_a_failure(
     jobs = [job(tmp_path, "done", makes), job(tmp_path, "bad", "raise SystemExit(2)")]
     jobs.append(job(tmp_path, "last", makes))
     (tmp_path / "done").touch()
-    assert command.run(jobs) == 1
+    assert command.run(jobs, tmp_path) == 1
     assert (tmp_path / "done").read_text() == ""
     assert (tmp_path / "last").read_text() == "x"
     assert "failed: python -m bad" in capfd.readouterr().out
     stopped = job(tmp_path, "stopped", "pass")  # asked to stop: no report, no failure
     never = job(tmp_path, "never", makes)
-    assert command.run([stopped, never]) == 1
+    assert command.run([stopped, never], tmp_path) == 1
     assert not (tmp_path / "never").exists()
 
 

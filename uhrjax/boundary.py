@@ -80,3 +80,48 @@ def boundary_on_device(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return (touched[..., 0] > 0.5).astype(jnp.uint8)
+
+
+# (y, x) of the eight neighbours, in steps of 45 degrees.
+DIRECTIONS = np.array(
+    [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)], np.int32
+)
+INTERIOR, IGNORED = 254, 255  # of a direction target
+
+
+def direction_target(label: np.ndarray, *, reach: float = 5.0) -> np.ndarray:
+    """Says which way lies the interior of each boundary pixel's region.
+
+    Args:
+        label: [H, W] uint8, 255 = ignore.
+        reach: px from another class that count as boundary.
+
+    Returns:
+        [H, W] uint8: index into DIRECTIONS at boundary pixels, INTERIOR elsewhere,
+        IGNORED where the label is.
+    """
+    label = np.asarray(label).astype(np.uint8, copy=False)
+    found = np.full(label.shape, INTERIOR, np.uint8)
+    across, down = _gradient_kernels(5)
+    for value in np.unique(label):
+        mask = label == value
+        if mask.all():
+            break
+        depth = cv2.distanceTransform(
+            mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
+        slopes = [
+            cv2.filter2D(depth, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+            for kernel in (down, across)
+        ]
+        angle = np.arctan2(*slopes)
+        index = np.round(angle / (np.pi / 4)).astype(np.int32) % len(DIRECTIONS)
+        found = np.where(mask & (depth <= reach), index, found).astype(np.uint8)
+    return np.where(label == 255, IGNORED, found).astype(np.uint8)
+
+
+def _gradient_kernels(radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernels of the gradient along x and y that weigh by nearness."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
+    square = np.maximum(x**2 + y**2, 1.0)
+    return x / square, y / square

@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -161,8 +162,7 @@ class CheckpointStore:
         with _plain_read_errors(folder):
             for name in ("params", "batch_stats"):
                 if (folder / name).is_dir():
-                    with ocp.StandardCheckpointer() as reader:
-                        found[name] = reader.restore(folder / name)
+                    found[name] = _read_whole(folder / name)
         return jax.tree.map(jax.numpy.asarray, found)
 
     def wait(self) -> None:
@@ -185,6 +185,14 @@ class CheckpointStore:
                 f"MB, {free / 1e6:.0f} MB are free; the last complete one is step "
                 f"{self.latest}; make room and run the same command to go on from it"
             )
+
+
+def _read_whole(folder: pathlib.Path) -> Any:
+    """Returns a tree of numpy arrays, whatever devices it was saved from."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        tree = reader.metadata(folder).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=plain))
 
 
 @contextlib.contextmanager

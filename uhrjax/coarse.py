@@ -7,7 +7,16 @@ import pathlib
 
 import ml_collections
 
-from uhrjax import checkpoint, engine, errors, evaluate, output, report, trained
+from uhrjax import (
+    checkpoint,
+    engine,
+    errors,
+    evaluate,
+    hosts,
+    output,
+    report,
+    trained,
+)
 from uhrjax.data import dataset, scenes
 
 ORIGIN = "origin.json"  # beside the maps of a split: what made them
@@ -79,11 +88,17 @@ def _label_split(
     reader = scenes.open_scenes(data.scenes_dir, split)
     label = engine.make_engine(run.method, run.config, tta=False, probabilities=False)
     shown = [scenes.PreparedScene(reader, index) for index in range(len(reader))]
-    with report.progress(f"label {split}", "scene", len(reader)) as bar:
-        for scene in evaluate.predict_scenes(label, run.variables, shown):
-            info = reader.scenes[scene.index]
-            output.write_mask(
-                target, scene.labels, info, data.info.colours, data.info.classes
-            )
-            bar.update()
+
+    def label_own() -> None:
+        own = len(hosts.share(shown))
+        with report.progress(f"label {split}", "scene", own) as bar:
+            for scene in evaluate.predict_scenes(label, run.variables, shown):
+                info = reader.scenes[scene.index]
+                output.write_mask(
+                    target, scene.labels, info, data.info.colours, data.info.classes
+                )
+                bar.update()
+
+    hosts.together(label_own)
     report.write_json(done, origin)
+    hosts.wait()

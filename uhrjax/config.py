@@ -20,8 +20,10 @@ from uhrjax import errors
 HARMLESS = (
     "checkpoint_every", "data.dir", "data.root", "data.split", "data.threads",
     "coarse.masks", "coarse.run", "coarse.side", "eval.", "log_every", "magnet.",
-    "predict.", "refine",
+    "mesh.", "predict.", "refine",
 )  # fmt: skip
+
+SEGMENTER = "--config.segmenter="
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
@@ -161,6 +163,10 @@ def _split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
             spec = value
         else:
             overrides.append(f"-{name}={value}")
+    if spec is not None:  # a network's name is a word of recipes with one inside
+        for argument in filter(lambda a: a.startswith(SEGMENTER), list(overrides)):
+            overrides.remove(argument)
+            spec += ("," if ":" in spec else ":") + argument.removeprefix(SEGMENTER)
     return spec, overrides, rest
 
 
@@ -240,6 +246,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         need(len(value) in (0, 2) and all(v > 0 for v in value), key, pair)
     whole = "batches of scenes or overviews are not divided; use 1 (and sub_batch)"
     need(config.accumulate == 1 or config.data.unit == "patches", "accumulate", whole)
+    if "mesh.space" in values:
+        need(config.mesh.space >= 1, "mesh.space", "use 1 (no sharing) or more")
+        whole = config.data.unit in ("resident", "scales")
+        only = "scenes on the device are not shared; use 1"
+        need(config.mesh.space == 1 or not whole, "mesh.space", only)
     if config.data.unit == "resident":
         _check_resident(values, need)
     if config.data.unit == "scales":
@@ -301,6 +312,11 @@ def for_stage(
     changed.refiner = ml_collections.ConfigDict()
     check(changed)
     return changed.lock()
+
+
+def space(config: ml_collections.ConfigDict) -> int:
+    """Returns how many devices share the rows of one sample."""
+    return config.mesh.space if "mesh" in config else 1  # runs of older versions
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from uhrjax import (
     refine,
     stepwise,
 )
+from uhrjax import config as config_lib
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
@@ -92,14 +93,14 @@ def make_engine(
         return _make_foveal(method, config, refiner, changes)
     if method.progressive:
         return _make_stepwise(method, config, refiner, changes)
-    tiling = _tiling(config, changes)
+    tiling, space = _tiling(config, changes), config_lib.space(config)
     if refiner is None:
-        return inference.Engine(method, tiling)
+        return inference.Engine(method, tiling, space)
     own = refiner.config
     if refiner.method.refines:
         if tiling.probabilities:
             refuse_probabilities(refiner)
-        return _cascade(inference.Engine(method, tiling), config, refiner)
+        return _cascade(inference.Engine(method, tiling, space), config, refiner)
     if own.tile != tiling.tile:
         raise errors.InputError(
             f"{refiner.path} refines windows of {own.tile} px, the scenes are labelled "
@@ -111,8 +112,8 @@ def make_engine(
         tiling, blend=own.eval.blend, score=own.eval.score, tta=False
     )
     return refine.RefinedEngine(
-        inference.Engine(method, first),
-        inference.Engine(refiner.method, second),
+        inference.Engine(method, first, space),
+        inference.Engine(refiner.method, second, space),
         refiner.variables,
     )
 
@@ -131,7 +132,7 @@ def _tiling(config: ml_collections.ConfigDict, changes: dict[str, Any]) -> plan.
         "probabilities": output_options(config).needs_probabilities,
         **changes,
     }
-    devices = jax.device_count()
+    devices = jax.local_device_count() // config_lib.space(config)
     fields["batch_size"] = math.ceil(fields["batch_size"] / devices) * devices
     return plan.Tiling(**fields)
 

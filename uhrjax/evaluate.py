@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -14,10 +15,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from uhrjax import boundary_accuracy, inference, metrics, sharding
+from uhrjax import boundary_accuracy, hosts, inference, joint, metrics, sharding
+from uhrjax import config as config_lib
 from uhrjax import engine as engine_lib
 from uhrjax.data import band as band_lib
 from uhrjax.data import dataset, mask, pipeline, scenes
+from uhrjax.evaluation import Evaluation
 from uhrjax.losses import IGNORE_LABEL
 from uhrjax.methods import base
 from uhrjax.tiling import window as window_lib
@@ -37,58 +40,6 @@ class ScenePrediction:
 OnScene = Callable[[scenes.SceneReader, ScenePrediction], None]
 OnProgress = Callable[[int, int], None]
 Predict = Callable[[Any, Any], dict[str, Any]]
-
-
-@dataclasses.dataclass
-class Evaluation:
-    """Counts of a split; scores are read off at the end."""
-
-    counts: np.ndarray  # [K, K] int64 confusion
-    boundary: np.ndarray  # [K, tolerances] float64, boundary F summed over images
-    points: dict[str, np.ndarray]  # name -> [2] int64: on foreground, all
-    images: int = 0
-    pixels: int = 0
-    seconds: float = 0.0
-    mba: list[float] = dataclasses.field(default_factory=list)  # of images that have it
-
-    def add_image(
-        self, label_f: np.ndarray, pixels: int, mba: float = math.nan
-    ) -> None:
-        """Counts one image's boundary F, size and mean boundary accuracy."""
-        self.boundary += label_f
-        self.images += 1
-        self.pixels += pixels
-        self.mba += [] if math.isnan(mba) else [mba]
-
-    def summary(self, config: ml_collections.ConfigDict) -> dict[str, Any]:
-        """Returns the scores under flat names; NaN where nothing was there to score."""
-        background = config.eval.background
-        left_out = () if config.eval.include_background else (background,)
-        found = metrics.scores(
-            self.counts, leave_out=left_out,
-            absent_as_zero=config.eval.absent_as_zero,
-        )  # fmt: skip
-        weighted = metrics.frequency_weighted_iou(self.counts, leave_out=left_out)
-        result = {
-            "miou": found.miou, "mean_f1": found.mean_f1, "accuracy": found.accuracy,
-            "frequency_weighted_iou": weighted,
-            "megapixels_per_s": self.pixels / 1e6 / max(self.seconds, 1e-9),
-        }  # fmt: skip
-        if self.mba:
-            result["mba"] = float(np.mean(self.mba))
-        if left_out:  # over the pixels of the classes that count
-            result["accuracy_of_kept"] = found.kept_accuracy
-        for t, tolerance in enumerate(config.eval.boundary):
-            result[f"boundary_f_{tolerance:g}"] = float(
-                np.mean(self.boundary[:, t]) / max(self.images, 1)
-            )
-        true = self.counts.sum(1)
-        result["foreground_pixel_ratio"] = 1 - true[background] / max(true.sum(), 1)
-        hits = {**self.points, "all": sum(self.points.values(), np.zeros(2, np.int64))}
-        for name, (hit, total) in hits.items():
-            if total:
-                result[f"foreground_point_ratio_{name}"] = float(hit / total)
-        return result
 
 
 class Evaluator:
@@ -119,7 +70,7 @@ class Evaluator:
         self._given_engine = engine
         self._maps, self._refiner, self._tta = maps, refiner, tta
         self._config, self._method, self._data = config, method, data
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_local_mesh(config_lib.space(config))
         self._predict = make_predict(method, self._mesh)
         self._engines: dict[int, engine_lib.Engine] = {}
 
@@ -133,18 +84,26 @@ class Evaluator:
     ) -> Evaluation:
         """Scores `variables` on `split` by `config.eval.protocol`.
 
+        Every process labels its share of the scenes; all return the same.
+
         Args:
             variables: of the method.
             split: of the data set.
-            on_scene: called with every finished scene (protocol "scene" only).
-            on_progress: called with (windows done, all windows).
+            on_scene: called with every finished scene (protocol "scene" only), in
+                the process that labelled it.
+            on_progress: called with (windows done, all windows), of this process.
         """
+        variables = sharding.local(variables)
         result = self._nothing()
         started = time.perf_counter()
         if self._config.eval.protocol == "crops":
-            self._crops(result, variables, split, on_progress)
+            count = functools.partial(self._crops, on_progress=on_progress)
         else:
-            self._scenes(result, variables, split, on_scene, on_progress)
+            count = functools.partial(
+                self._scenes, on_scene=on_scene, on_progress=on_progress
+            )
+        hosts.together(lambda: count(result, variables, split))
+        result = self._joined(result)
         result.seconds = time.perf_counter() - started
         return result
 
@@ -153,11 +112,11 @@ class Evaluator:
         if self._maps is None:
             return None
         result, reader = self._nothing(), self._data.open_scenes(split)
-        for index, scene in enumerate(self._open(reader, split)):
+        for index, scene in hosts.share(list(enumerate(self._open(reader, split)))):
             whole = window_lib.Window(0, 0, scene.info.height, scene.info.width)
             labels = scene.read(whole)[..., 0]
             self._count_scene(result, reader, ScenePrediction(index, labels, {}))
-        return result
+        return self._joined(result)
 
     def cost(self, split: str) -> dict[str, float]:
         """Returns what labelling a scene takes on average, {} if it is not counted."""
@@ -179,6 +138,13 @@ class Evaluator:
             points={},
         )
 
+    def _joined(self, result: Evaluation) -> Evaluation:
+        """Returns what all processes counted together."""
+        total = self._nothing()
+        for part in hosts.gather(result):
+            total.add(part)
+        return total
+
     def _scenes(
         self,
         result: Evaluation,
@@ -191,7 +157,8 @@ class Evaluator:
         reader = self._data.open_scenes(split)
         engine = self._engine(reader)
         shown = self._open(reader, split)
-        total = sum(engine.count_windows(scene) for scene in shown)
+        counted, own = joint.divide(engine, shown)
+        total = sum(counted.count_windows(scene) for scene in own)
         done = 0
 
         def on_windows(number: int, skipped: int) -> None:
@@ -242,12 +209,17 @@ class Evaluator:
         """Counts every precomputed patch; overlaps count as often as they occur."""
         source = self._data.open_patches(split)
         variables = jax.device_put(variables, sharding.replicated(self._mesh))
-        samples = (source[i] for i in range(len(source)))
-        wanted = engine_lib.windows_per_call(self._config)
-        batch_size = math.ceil(wanted / self._mesh.size) * self._mesh.size
+        own = hosts.share(range(len(source)))
+        samples = (source[i] for i in own)
+        wanted, devices = (
+            engine_lib.windows_per_call(self._config),
+            sharding.shares(self._mesh),
+        )
+        batch_size = math.ceil(wanted / devices) * devices
         for batch in pipeline.padded_batches(samples, batch_size):
             placed = sharding.put_batch({"views": batch["views"]}, self._mesh)
-            found = self._predict(variables, placed)
+            with sharding.rows_shared(self._mesh):
+                found = self._predict(variables, placed)
             labels = np.asarray(found["labels"])
             points = {name: np.asarray(p) for name, p in found["points"].items()}
             for i in np.flatnonzero(batch["valid"]):
@@ -257,7 +229,7 @@ class Evaluator:
                 self._count_points(
                     result, batch["label"][i], {k: p[i] for k, p in points.items()}
                 )
-            on_progress(result.images, len(source))
+            on_progress(result.images, len(own))
 
     def _count_scene(
         self,
@@ -372,8 +344,21 @@ def predict_scenes(
     *,
     on_windows: Callable[[int, int], None] = lambda done, skipped: None,
 ) -> Iterator[ScenePrediction]:
-    """Yields the whole label map of every scene, in order."""
-    for index, scene in enumerate(shown):
+    """Yields the whole label map of every scene of this process, in order."""
+    engine, own = joint.divide(engine, list(enumerate(shown)))
+    found = _predict_own(engine, variables, own, on_windows)
+    # Processes that work on one scene have all to do with each other behind them.
+    found = list(found) if joint.is_joint(engine) else found
+    yield from () if joint.only_helps(engine) else found
+
+
+def _predict_own(
+    engine: inference.Engine,
+    variables: Any,
+    own: Sequence[tuple[int, band_lib.Scene]],
+    on_windows: inference.OnWindows,
+) -> Iterator[ScenePrediction]:
+    for index, scene in own:
         labels = inference.label_array(scene.info.height, scene.info.width)
         points: dict[str, list[np.ndarray]] = {}
         for rows in engine.label(variables, scene, on_windows=on_windows):

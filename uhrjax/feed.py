@@ -81,7 +81,9 @@ def open_feed(
             shown = data.info.scenes[config.data.train_split]
             masks = mask.MaskReader(maps / config.data.train_split, shown)
             common["coarse"] = mask.CoarseWindows(masks, method.views[-1].scale)
-        return _by_scene(config, method, data, {**common, "multiple": mesh.size})
+        return _by_scene(
+            config, method, data, {**common, "multiple": sharding.shares(mesh)}
+        )
     return _by_sample(config, method, data, common)
 
 
@@ -141,15 +143,13 @@ def _by_sample(
         count = int(windows.counts().sum())
 
     def start(step: int) -> Iterator[Micro]:
-        batches = pipeline.train_batches(
-            samples, batch_size=config.batch_size, start_step=step, **common
-        )
-        for batch in batches:
-            size = len(batch["label"]) // config.accumulate
-            for k in range(config.accumulate):
-                part = slice(k * size, (k + 1) * size)
-                micro = {name: array[part] for name, array in batch.items()}
-                yield micro, k + 1 == config.accumulate
+        parts = config.accumulate
+        micros = pipeline.train_batches(
+            samples, batch_size=config.batch_size // parts, start_step=step * parts,
+            **common,
+        )  # fmt: skip
+        for k, micro in enumerate(micros):
+            yield micro, (k + 1) % parts == 0
 
     return Feed(max(count // config.batch_size, 1), start)
 

@@ -21,8 +21,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from uhrjax import canvas as canvas_lib
+from uhrjax import cost as cost_lib
 from uhrjax import errors, inference, sharding
-from uhrjax.benchmark import count
 from uhrjax.data import band as band_lib
 from uhrjax.methods import foveation
 from uhrjax.ops import resize
@@ -79,7 +79,7 @@ class FovealEngine:
         self.method, self.options = method, options
         self.settings: Any = options  # all that labels depend on, beside weights
         self.rate = options.rate or method.module.scale
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_local_mesh()
         self.everywhere = sharding.replicated(self._mesh)
         keep = {"out_shardings": self.everywhere}
         self.look = jax.jit(self._distribution, static_argnums=2, **keep)
@@ -137,9 +137,10 @@ class FovealEngine:
         patch = method.module.bank[0]
         scene = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
         patches = jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32)
-        once = count.multiply_accumulates(lambda v, s: method.look(v, s)[0],
-                                          shapes, scene)  # fmt: skip
-        each = count.multiply_accumulates(method.segment, shapes, patches)
+        once = cost_lib.multiply_accumulates(
+            lambda v, s: method.look(v, s)[0], shapes, scene
+        )
+        each = cost_lib.multiply_accumulates(method.segment, shapes, patches)
         locations = len(self._grid(height, width).locations())
         return Cost(locations, (once + locations * each) / 1e9)
 

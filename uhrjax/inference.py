@@ -71,12 +71,14 @@ class Labelled:
 class Engine:
     """Labels scenes of any size with one method; compiles once."""
 
-    def __init__(self, method: base.Method, tiling: plan.Tiling):
+    def __init__(self, method: base.Method, tiling: plan.Tiling, space: int = 1):
+        """Compiles nothing yet; `space` devices share the rows of a window."""
         self.method, self.tiling = method, tiling
         self.settings: Any = tiling  # all that labels depend on, beside weights
         self.beyond = canvas_lib.UNSEEN if method.reads_labels else 0  # the border
         self._beyond: dict[tuple[int, ...], jax.Array] = {}
-        mesh = sharding.make_mesh()
+        self._mesh = mesh = sharding.make_local_mesh(space)
+        sharding.check_rows(tiling.tile, mesh)
         self.everywhere = sharding.replicated(mesh)
         self._overlap = tiling.tile - plan.shortest_step(tiling)  # rows of a carry
         programs = program.WindowPrograms(method, tiling, mesh)
@@ -84,12 +86,15 @@ class Engine:
         self._left, self._right = programs.left, programs.right
         self.run_windows, self.find_context = programs.run, programs.find_context
         self.collect_windows = programs.collect
+        self._by_rows = sharding.by_rows(mesh)
         self.open_block = jax.jit(
-            functools.partial(canvas_lib.open_block, tiling=tiling)
+            functools.partial(canvas_lib.open_block, tiling=tiling),
+            out_shardings=self._by_rows,
         )
         self.close_block = jax.jit(
             functools.partial(canvas_lib.close_block, tiling=tiling),
             static_argnames="kept",
+            out_shardings=(self.everywhere, self.everywhere, self._by_rows),
         )
         self.move_image = jax.jit(functools.partial(_move_image))
 
@@ -141,7 +146,8 @@ class Engine:
         on_windows: OnWindows,
     ) -> Iterator[list[Labelled]]:
         """Yields the bands, labelled, in the groups that are run together."""
-        carries = [self._empty(self._overlap, self.tiling.block)] * bands[0].blocks
+        empty = self._empty(self._overlap, self.tiling.block, self.everywhere)
+        carries = [empty] * bands[0].blocks
         for indices in _groups(len(bands)):
             group = [next(loaded) for _ in indices]
             self._run_group(variables, context, group, carries, on_windows)
@@ -215,18 +221,21 @@ class Engine:
                         self._near(labelled.images, j),
                         self._place(labelled, call),
                     )
-                    collected = self.collect_windows(
-                        variables, near, collected, call.starts, {**shared, **place}
-                    )
+                    with sharding.rows_shared(self._mesh):
+                        collected = self.collect_windows(
+                            variables, near, collected, call.starts, {**shared, **place}
+                        )
         return collected
 
-    def _empty(self, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
+    def _empty(
+        self, rows: int, columns: int, where: jax.sharding.Sharding
+    ) -> tuple[jax.Array, jax.Array]:
         """Returns a canvas of nothing: scores and weights."""
         empty = (
             np.zeros((rows, columns, self.method.num_classes), np.float32),
             np.zeros((rows, columns), np.float32),
         )
-        return jax.device_put(empty, self.everywhere)
+        return jax.device_put(empty, where)
 
     def _run_group(
         self,
@@ -242,7 +251,7 @@ class Engine:
         is too tall for a carry, so each block goes through both at once.
         """
         tile = self.tiling.tile
-        aprons = [self._empty(tile, tile) for _ in group]
+        aprons = [self._empty(tile, tile, self._by_rows) for _ in group]
         for labelled in group:
             on_windows(labelled.skipped, labelled.skipped)
         for j in range(len(carries)):
@@ -252,9 +261,10 @@ class Engine:
                 for call in labelled.calls_of(j):
                     near = self._near(labelled.images, j)
                     given = {**context, **self._place(labelled, call)}
-                    canvas, points = self.run_windows(
-                        variables, near, canvas, call.starts, call.owned, given
-                    )
+                    with sharding.rows_shared(self._mesh):
+                        canvas, points = self.run_windows(
+                            variables, near, canvas, call.starts, call.owned, given
+                        )
                     labelled.points.append((call, points))
                     on_windows(int(call.valid.sum()), 0)
                 is_last = k == len(group) - 1

@@ -11,7 +11,7 @@ import sys
 
 from absl import flags, logging
 
-from uhrjax import compilation, errors, session
+from uhrjax import compilation, errors, hosts, session
 from uhrjax import config as config_lib
 
 MODES = ("train", "evaluate", "predict", "refine")
@@ -21,6 +21,10 @@ flags.DEFINE_string("checkpoint", "", "all but train: folder of a finished run")
 flags.DEFINE_string("input", "", "predict, refine: a file, a folder, or 'scenes/*.tif'")
 flags.DEFINE_string("images", "", "refine: what the label maps of --input label")
 flags.DEFINE_string("output", "", "folder for what is made; evaluate: the run's own")
+flags.DEFINE_integer("devices", 0, "of this host, 0: all; a CPU makes virtual ones")
+flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto")
+flags.DEFINE_integer("processes", 0, "several hosts: how many processes there are")
+flags.DEFINE_integer("process", -1, "several hosts: which one this is, from 0")
 
 
 def main(argv: list[str]) -> int:
@@ -28,10 +32,14 @@ def main(argv: list[str]) -> int:
     spec, overrides = config_lib.parse_flags(argv)
     compilation.keep_compiled()
     logging.set_verbosity(logging.ERROR)  # orbax and TFDS tell a lot
-    if flags.FLAGS.mode == "train":
-        return session.train(spec, overrides, flags.FLAGS.workdir)
-    source = flags.FLAGS.checkpoint or session.workdir_of(spec, flags.FLAGS.workdir)
     given = flags.FLAGS
+    hosts.start(
+        devices=given.devices, coordinator=given.coordinator,
+        processes=given.processes, process=given.process,
+    )  # fmt: skip
+    if given.mode == "train":
+        return session.train(spec, overrides, given.workdir)
+    source = given.checkpoint or session.workdir_of(spec, given.workdir)
     if given.mode == "evaluate":
         return session.evaluate(source, overrides, given.output)
     if given.mode == "predict":
@@ -43,14 +51,13 @@ def run() -> int:
     """Runs main; a user's mistake becomes one sentence and exit code 2."""
     try:
         return main(sys.argv)
-    except (errors.InputError, OSError) as error:
-        print(f"uhrjax: {error}", file=sys.stderr)
-        return 2
-    except errors.Diverged as error:
-        print(f"uhrjax: {error}", file=sys.stderr)
-        return 1
+    except (errors.InputError, OSError, errors.Diverged) as error:
+        print(f"{hosts.name()}: {error}", file=sys.stderr)
+        code = 1 if isinstance(error, errors.Diverged) else 2
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    hosts.leave(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from uhrjax import engine, panel, report, score, sharding, trained
+from uhrjax import engine, hosts, metrics, panel, report, score, sharding, trained
 from uhrjax.data import dataset, grid, pipeline
 from uhrjax.losses import IGNORE_LABEL
 from uhrjax.methods import base
@@ -45,6 +45,14 @@ class MaskEvaluation:
     examples: dict[int, tuple[float, Example]]  # scene -> (the less the better, mask)
     pixels: int = 0
     seconds: float = 0.0
+
+    def add(self, other: MaskEvaluation) -> None:
+        """Adds what was counted on other scenes; any order gives the same bits."""
+        self.before += other.before
+        self.after += other.after
+        self.masks += other.masks
+        self.pixels += other.pixels
+        self.examples = dict(sorted({**self.examples, **other.examples}.items()))
 
     def summary(self, config: ml_collections.ConfigDict) -> dict[str, float]:
         """Returns the scores under flat names; NaN where no mask was."""
@@ -77,7 +85,7 @@ class MaskEvaluator:
     ):
         """Compiles nothing yet; arguments as those of `evaluate.Evaluator`."""
         self._config, self._method, self._data = config, method, data
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_local_mesh()
         self._everywhere = sharding.replicated(self._mesh)
         devices = self._mesh.size
         self._batch = math.ceil(engine.windows_per_call(config) / devices) * devices
@@ -91,23 +99,29 @@ class MaskEvaluator:
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> MaskEvaluation:
         """Scores `variables` on `split`; `on_progress` gets (windows done, all)."""
-        classes = self._method.num_classes
-        result = MaskEvaluation(
-            np.zeros(classes), np.zeros(classes), np.zeros(classes, np.int64), {}
-        )
+        result = self._nothing()
         started = time.perf_counter()
         windows = grid.CutGrid(
             self._data.open_scenes(split), self._config.tile, self._config.eval.stride,
             self._method.views, self._config.grid,
         )  # fmt: skip
-        variables = jax.device_put(variables, self._everywhere)
+        variables = jax.device_put(sharding.local(variables), self._everywhere)
         samples = self._samples(windows, on_progress)
         for batch in pipeline.padded_batches(samples, self._batch):
             inputs = {name: batch[name] for name in ("views", "coarse")}
             refined = self._refine(variables, sharding.put_batch(inputs, self._mesh))
             self._count(result, windows, batch, np.asarray(refined))
-        result.seconds = time.perf_counter() - started
-        return result
+        total = self._nothing()
+        for part in hosts.gather(result):
+            total.add(part)
+        total.seconds = time.perf_counter() - started
+        return total
+
+    def _nothing(self) -> MaskEvaluation:
+        classes = self._method.num_classes
+        return MaskEvaluation(
+            np.zeros(classes), np.zeros(classes), np.zeros(classes, np.int64), {}
+        )
 
     def _inside(self, variables: Any, batch: Any) -> jax.Array:
         """Returns the refined masks [B, P, P] uint8."""
@@ -117,10 +131,11 @@ class MaskEvaluator:
     def _samples(
         self, windows: grid.CutGrid, on_progress: Callable[[int, int], None]
     ) -> Iterator[dict[str, Any]]:
-        """Yields every mask of every window, with its worse version."""
-        counts = [windows.count(scene) for scene in range(len(windows.scenes))]
+        """Yields every mask of this process's windows, with its worse version."""
+        own = hosts.share(range(len(windows.scenes)))
+        counts = [windows.count(scene) for scene in own]
         done = 0
-        for scene, count in enumerate(counts):
+        for scene, count in zip(own, counts, strict=True):
             for place in range(count):
                 sample = windows.read(scene, place)
                 label = sample["label"]
@@ -141,7 +156,9 @@ class MaskEvaluator:
         for i in np.flatnonzero(batch["valid"]):
             binary, coarse = batch["binary"][i], batch["coarse"][i]
             scene, k = int(batch["scene"][i]), int(batch["class"][i])
-            before, after = iou(coarse, binary), iou(refined[i], binary)
+            before, after = (
+                metrics.exact_term(iou(mask, binary)) for mask in (coarse, refined[i])
+            )
             result.before[k] += before
             result.after[k] += after
             result.masks[k] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from uhrjax import engine as engine_lib
-from uhrjax import errors, inference, output, report, trained
+from uhrjax import errors, hosts, inference, joint, output, report, trained
 from uhrjax.data import prepared, raster
 from uhrjax.tiling import window
 
@@ -55,12 +56,14 @@ def label_files(
     """Labels scenes with an engine and writes what `config.predict` asks for.
 
     Scenes that are complete already are passed over, one that was interrupted goes on
-    from its last strip. A scene that fails does not stop the others.
+    from its last strip. A scene that fails does not stop the others. Every process
+    labels its share of the scenes, or of a scene if there are fewer.
 
     Returns:
         The scenes that failed, with the reason.
     """
-    names = output.distinct_names(paths)
+    named = list(zip(paths, output.distinct_names(paths), strict=True))
+    engine, own = joint.divide(engine, named)
     folder = pathlib.Path(folder).expanduser()
     options = engine_lib.output_options(run.config)
     failed: dict[pathlib.Path, str] = {}
@@ -74,7 +77,7 @@ def label_files(
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         encoding: list[concurrent.futures.Future[str]] = []
-        for path, name in zip(paths, names, strict=True):
+        for path, name in own:
             label = functools.partial(
                 label_scene, run, engine, path, open_scene, name, folder, options
             )
@@ -87,7 +90,7 @@ def label_files(
                 print(encoding.pop(0).result(), flush=True)
         for future in encoding:
             print(future.result(), flush=True)
-    return failed
+    return {path: why for part in hosts.gather(failed) for path, why in part.items()}
 
 
 READ_FIELDS = ("bands", "scale", "level", "mpp")
@@ -114,20 +117,21 @@ def label_scene(
         files are there already.
     """
     started = time.perf_counter()
-    with open_scene(path) as scene:
+    with contextlib.ExitStack() as stack:
+        scene = joint.agreed(engine, lambda: stack.enter_context(open_scene(path)))
         info = dataclasses.replace(scene.info, id=name)
-        writer = output.SceneWriter(
-            folder, info, run.classes, run.colours, options,
-            fingerprint=_fingerprint(run, engine, scene), source=scene.path,
-        )  # fmt: skip
+        open_writer = functools.partial(
+            _open_writer, run, engine, scene, info, folder, options
+        )
+        writer = joint.agreed(engine, open_writer)
+        if writer is None:
+            joint.help_out(engine, run.variables, scene)
+            return ""
+        joint.ask_for_help(engine, is_needed=not writer.is_complete)
         if writer.is_complete:
             return f"{path}: complete already, {writer.finish()['labels']}"
         first_row = writer.rows_done
         try:
-            if options.overlay and not first_row:
-                picture = scene.overview(options.overlay_side)
-                if picture is not None:
-                    writer.set_overview(picture)
             skipped = _write_rows(run, engine, scene, writer, first_row)
         except BaseException:
             writer.close()
@@ -141,6 +145,32 @@ def label_scene(
                      first_row, skipped)  # fmt: skip
 
     return encode
+
+
+def _open_writer(
+    run: trained.Trained,
+    engine: inference.Engine,
+    scene: raster.Scene,
+    info: prepared.SceneInfo,
+    folder: pathlib.Path,
+    options: output.OutputOptions,
+) -> output.SceneWriter | None:
+    """Returns what writes a scene's files; None in a process that only helps."""
+    if joint.only_helps(engine):
+        return None
+    writer = output.SceneWriter(
+        folder, info, run.classes, run.colours, options,
+        fingerprint=_fingerprint(run, engine, scene), source=scene.path,
+    )  # fmt: skip
+    try:
+        if options.overlay and not writer.is_complete and not writer.rows_done:
+            picture = scene.overview(options.overlay_side)
+            if picture is not None:
+                writer.set_overview(picture)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
 
 
 def _write_rows(

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from uhrjax import canvas as canvas_lib
+from uhrjax import sharding
 from uhrjax.methods import base
 from uhrjax.ops import symmetry
 from uhrjax.tiling import blend as blend_lib
@@ -36,7 +37,11 @@ class WindowPrograms:
         self.left = -(-self.margin // block)  # blocks a window may reach back ...
         self.right = -(-(tile + self.margin) // block)  # ... and ahead
         self._window = blend_lib.window_weights(tiling.blend, tile)
-        self.run = jax.jit(self._run_windows, donate_argnums=2)
+        self.run = jax.jit(
+            self._run_windows,
+            donate_argnums=2,
+            out_shardings=(sharding.by_rows(mesh), None),
+        )
         self.collect = jax.jit(self._collect_windows, donate_argnums=2)
         self.find_context = jax.jit(self._find_context)
 
@@ -138,7 +143,7 @@ class WindowPrograms:
             of its widest view, uint8.
         """
         region = jnp.concatenate(images, axis=1)  # [tile + 2 margin, blocks, C]
-        split = NamedSharding(self._mesh, PartitionSpec("data"))
+        split = NamedSharding(self._mesh, sharding.split(self._input, self._mesh))
         inputs = jax.vmap(functools.partial(self._cut_one, region))(
             starts, given["position"], given["scene_size"]
         )

@@ -31,6 +31,9 @@ class MetricLog:
 
     def __init__(self, workdir: pathlib.Path, *, resume_step: int):
         self._path = workdir / "metrics.jsonl"
+        self._file = self._board = None
+        if jax.process_index():  # of several processes, the first one writes
+            return
         kept = []
         if self._path.exists():
             for line in self._path.read_text().splitlines():
@@ -45,12 +48,14 @@ class MetricLog:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            self._board = None
+            pass
         else:
             self._board = SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, step: int, part: str, values: dict[str, float]) -> None:
         """Adds one line: step, part ("train" or a split), and the values."""
+        if self._file is None:
+            return
         line = {"step": step, "part": part, **plain(values)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -62,7 +67,8 @@ class MetricLog:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
         if self._board:
             self._board.close()
 
@@ -79,7 +85,9 @@ def progress(
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is never seen half-written."""
+    """Writes a file that is never seen half-written; of several processes, one does."""
+    if jax.process_index():
+        return
     part = path.with_name(f".{path.name}.part")
     part.write_text(text)
     os.replace(part, path)
@@ -185,6 +193,7 @@ def device_peak_mb() -> float | None:
 
 
 def device_name() -> str:
-    """Returns e.g. `1 x cpu (cpu)`."""
-    first = jax.devices()[0]
-    return f"{jax.device_count()} x {first.device_kind} ({first.platform})"
+    """Returns e.g. `1 x cpu (cpu)`, or `8 x cpu (cpu) in 2 processes`."""
+    first, processes = jax.devices()[0], jax.process_count()
+    several = f" in {processes} processes" if processes > 1 else ""
+    return f"{jax.device_count()} x {first.device_kind} ({first.platform}){several}"

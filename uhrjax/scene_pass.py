@@ -50,7 +50,7 @@ class ScenePass:
             probabilities: hand them out, too.
         """
         self.method, self._probabilities = method, probabilities
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_local_mesh()
         devices = self._mesh.size
         at_once = math.ceil(options.patches_at_once / devices) * devices
         self.options = dataclasses.replace(options, patches_at_once=at_once)

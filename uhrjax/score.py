@@ -15,7 +15,8 @@ import uhrjax
 from uhrjax import config as config_lib
 from uhrjax import metrics, output, panel, report, trained
 from uhrjax.data import dataset, scenes
-from uhrjax.evaluate import Evaluation, Evaluator, ScenePrediction
+from uhrjax.evaluate import Evaluator, ScenePrediction
+from uhrjax.evaluation import Evaluation
 
 
 def evaluate_with_bar(

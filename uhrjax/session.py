@@ -12,6 +12,7 @@ import ml_collections
 from uhrjax import (
     coarse,
     errors,
+    hosts,
     mask_score,
     methods,
     repair,
@@ -49,9 +50,9 @@ def train(spec: str | None, overrides: list[str], workdir: str) -> int:
 def _train_stage(spec: str | None, stage: stages.Planned) -> bool:
     """Trains and scores one stage; returns False if it was asked to stop."""
     config, folder = stage.config, stage.folder
-    data = sources.open_data(config)
+    data = _open_data(config)
     method = methods.build(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    hosts.check_shared(folder)
     _print_start(spec, folder, config, method, data)
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None
     scoring, evaluator = _scoring(config, method, data, maps)
@@ -66,6 +67,17 @@ def _train_stage(spec: str | None, stage: stages.Planned) -> bool:
     if stage.is_only or not stage.is_done:
         scoring.score_run(trained.load_run(folder), data, folder, evaluator)
     return True
+
+
+def _open_data(config: ml_collections.ConfigDict) -> dataset.Dataset:
+    """Opens the data, in every process; raises InputError unless all have the same."""
+    data = hosts.in_turn(lambda: sources.open_data(config))
+    hosts.check_same(
+        f"the split of {data.info.name}", data.info.split_hash,
+        "copy one host's prepared data to the others, or give a --config.data.root on "
+        "storage that every host sees",
+    )  # fmt: skip
+    return data
 
 
 def _scoring(
@@ -85,9 +97,9 @@ def evaluate(source: str | pathlib.Path, overrides: list[str], output: str = "")
     """Scores a finished run again, in its own folder or `output`; returns 0."""
     run = trained.load_run(source, overrides)
     config, method = run.config, run.method
-    data = sources.open_data(config)
+    data = _open_data(config)
     folder = pathlib.Path(output).expanduser() if output else run.path.parent.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    hosts.check_shared(folder)
     _print_start(str(run.path), folder, config, method, data)
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None
     if run.refiner is not None:

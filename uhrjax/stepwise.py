@@ -24,7 +24,7 @@ from uhrjax import (
     scene_pass,
     window_pass,
 )
-from uhrjax.benchmark import count
+from uhrjax import cost as cost_lib
 from uhrjax.data import band as band_lib
 from uhrjax.data import shares
 from uhrjax.methods import magnet
@@ -170,8 +170,8 @@ class StepwiseEngine:
         size = method.module.input_size
         image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
         maps = jax.ShapeDtypeStruct((1, *size, method.num_classes), jnp.float32)
-        each = count.multiply_accumulates(method.label_patches, shapes, image)
-        refine = count.multiply_accumulates(
+        each = cost_lib.multiply_accumulates(method.label_patches, shapes, image)
+        refine = cost_lib.multiply_accumulates(
             lambda v, *both: method.refine(v, 1, *both), shapes, maps, maps
         )
         labelled, refined = self._patches(height, width)

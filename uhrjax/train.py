@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 from uhrjax import (
     checkpoint,
     errors,
     feed,
     host_memory,
+    hosts,
     initialize,
     optimizer,
     report,
@@ -64,7 +66,7 @@ def train(
         errors.Diverged: the loss is no longer a number.
     """
     host_memory.keep_freed_arrays()
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(config_lib.space(config))
     source = feed.open_feed(config, method, data, mesh, maps)
     epoch_steps = source.epoch_steps
     total = feed.total_steps(config, epoch_steps)
@@ -103,7 +105,7 @@ def train(
             bar.update()
             done = step + 1
             is_eval = done % (config.eval.every * epoch_steps) == 0 or done == total
-            stopping = stop.requested  # once: the signal may come at any line
+            stopping = stop.is_due(done)  # once: the signal may come at any line
             is_save = is_eval or stopping or done % config.checkpoint_every == 0
             is_save |= done in keep
 
@@ -130,8 +132,8 @@ def train(
 
 
 def variables(state: checkpoint.TrainState) -> dict[str, Any]:
-    """Returns what `method.apply` takes."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    """Returns what `method.apply` takes, on the devices of this process."""
+    return sharding.local({"params": state.params, "batch_stats": state.batch_stats})
 
 
 def _start_state(
@@ -149,7 +151,7 @@ def _start_state(
         batch_stats=start.get("batch_stats", {}),
         opt_state=optimize.init(update.trainable(method, start["params"])),
     )
-    return jax.device_put(state, sharding.replicated(mesh))
+    return sharding.replicate(state, mesh)
 
 
 def _check_same_run(
@@ -235,10 +237,18 @@ class _StopRequest:
     """SIGTERM (a scheduler's notice) asks for a checkpoint and a clean end."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
         self._before: Any = None
 
+    def is_due(self, step: int) -> bool:
+        """Whether to stop after this step; the same in all processes."""
+        if hosts.is_one_of_several():  # JAX hears the signal, and they agree on a step
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested
+
     def __enter__(self) -> _StopRequest:
+        if hosts.is_one_of_several():
+            return self
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
@@ -248,4 +258,4 @@ class _StopRequest:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: Any) -> None:
-        self.requested = True
+        self._requested = True

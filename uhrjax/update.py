@@ -71,18 +71,41 @@ class Update:
             The new state and the mean losses, with the norm of the gradient.
         """
         placed = (sharding.put_batch(micro, self._mesh) for micro in micros)
-        if not self._several:
-            (batch,) = placed
-            return self._step(state, batch)
-        sums, count = self._open(state, first := next(placed)), 0
-        for batch in _again(first, placed):
-            sums = self._add(sums, state.params, state.step, count, batch)
-            count += 1
-        return self._close(state, sums, count)
+        with sharding.rows_shared(self._mesh):
+            if not self._several:
+                (batch,) = placed
+                return self._step(state, batch)
+            sums, count = self._open(state, first := next(placed)), 0
+            for batch in _again(first, placed):
+                sums = self._add(sums, state.params, state.step, count, batch)
+                count += 1
+            return self._close(state, sums, count)
 
-    def _gradient(
+    def lower(
+        self, state: checkpoint.TrainState, micro: Mapping[str, Any]
+    ) -> dict[str, jax.stages.Lowered]:
+        """Returns the programs of a step, not compiled yet; nothing is run."""
+        batch = sharding.put_batch(micro, self._mesh)
+        with sharding.rows_shared(self._mesh):
+            if not self._several:
+                return {"step": self._step.lower(state, batch)}
+            everywhere = sharding.replicated(self._mesh)
+            sums = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=everywhere
+                ),
+                jax.eval_shape(self._zeros, state, batch),
+            )
+            return {
+                "open": self._open.lower(state, batch),
+                "add": self._add.lower(sums, state.params, state.step, 0, batch),
+                "close": self._close.lower(state, sums, 1),
+            }
+
+    def gradient(
         self, params: Any, batch_stats: Any, batch: Any, key: jax.Array
     ) -> tuple[Any, Any, Losses]:
+        """Returns the gradient of a micro-batch, the new statistics and the losses."""
         free, frozen = subtree.split(params, self._method.frozen)
 
         def loss(free: Any) -> tuple[jax.Array, tuple[Any, Losses]]:
@@ -106,7 +129,7 @@ class Update:
         self, state: checkpoint.TrainState, batch: Any
     ) -> tuple[checkpoint.TrainState, Losses]:
         key = jax.random.fold_in(self._root, state.step)
-        gradients, stats, losses = self._gradient(
+        gradients, stats, losses = self.gradient(
             state.params, state.batch_stats, batch, key
         )
         losses = {**losses, "grad_norm": optax.global_norm(gradients)}
@@ -115,7 +138,7 @@ class Update:
     def _zeros(self, state: checkpoint.TrainState, batch: Any) -> _Sums:
         """Returns sums of nothing, with the statistics as they are."""
         shapes = jax.eval_shape(
-            self._gradient, state.params, state.batch_stats, batch, self._root
+            self.gradient, state.params, state.batch_stats, batch, self._root
         )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         # A copy: the sums are given away while the state is still needed.
@@ -126,7 +149,7 @@ class Update:
         self, sums: _Sums, params: Any, step: jax.Array, index: jax.Array, batch: Any
     ) -> _Sums:
         key = jax.random.fold_in(jax.random.fold_in(self._root, step), index)
-        gradients, stats, losses = self._gradient(params, sums.batch_stats, batch, key)
+        gradients, stats, losses = self.gradient(params, sums.batch_stats, batch, key)
         added = jax.tree.map(jnp.add, sums[1:], (gradients, losses))
         return _Sums(stats, *added)
 

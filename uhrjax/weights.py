@@ -5,6 +5,7 @@ A linen leaf `neck/lateral_0/conv/kernel` carries the PyTorch name
 `layer1.0.conv1`. A model whose own names differ brings (pattern, replacement) pairs.
 """
 
+import math
 import pathlib
 import re
 import zipfile
@@ -62,6 +63,11 @@ def from_torch(
             absent.append(f"{wanted} {tuple(leaf.shape)}")
             continue
         value = _to_linen(value)
+        if (
+            leaf.shape == (1, 1, *value.shape[-2:])
+            and math.prod(leaf.shape) == value.size
+        ):
+            value = value.reshape(leaf.shape)  # of a linear or a 1-D layer
         if value.shape != leaf.shape:
             misshapen.append(f"{name} {value.shape}, needed {tuple(leaf.shape)}")
         filled.append(value.astype(leaf.dtype))

@@ -5,12 +5,15 @@ import ml_collections
 import numpy as np
 
 SMALL = {"backbone": "resnet18", "stem": "classic", "width": 4, "fpn_dim": 8}
+SMALL_NETWORK = SMALL | {"backbone": "resnet10"}
 SMALL_PFNET = SMALL | {
     "reduce_dim": 4,
     "edge_points": 6,
     "maxpool_size": 2,
     "avgpool_size": 2,
 }
+GAMMA = {"gamma_init": 0.5}  # attention at 0 has no gradient
+SMALL_DECODER = {"decoder_dim": 8, "reduce_dim": 4, "edge_points": 6, "cells": 2}
 SMALL_FCTL = {
     "contexts": ("2", "global", "local"),
     "width": 2,
@@ -29,19 +32,44 @@ MODELS = {
     "magnet": SMALL_MAGNET,
     "glnet": SMALL | {"mode": "local"},
     "pfnet": SMALL_PFNET,
-    "pspnet": SMALL | {"fpn_dim": 128},
+    "magnet_pspnet": SMALL | {"fpn_dim": 128},
+    "ccnet": SMALL_NETWORK | GAMMA,
+    "danet": SMALL_NETWORK | GAMMA | SMALL_DECODER,
+    "deeplabv3": SMALL_NETWORK | SMALL_DECODER,
+    "emanet": SMALL_NETWORK | {"bases": 4},
+    "deeplabv3plus": SMALL_NETWORK | {"skip_dim": 4},
+    "denseaspp": SMALL_NETWORK | {"growth": 4, "rates": (3, 6)},
+    "farseg": SMALL_NETWORK | {"decoder_dim": 8},
+    "fcn": SMALL_NETWORK,
+    "gscnn": SMALL_NETWORK | {"skip_dim": 4},
+    "hrnetv2": {"size": "tiny", "width": 2, "stem_width": 4},
+    "icnet": SMALL_NETWORK,
+    "ocnet": SMALL_NETWORK,
+    "ranet": SMALL_NETWORK | {"grid": 2},
+    "refinenet": SMALL_NETWORK,
+    "segfix": {"network": "tiny", "width": 2, "stem_width": 4, "features": 8},
+    "segnet": {"width": 2},
+    "sfnet": SMALL_NETWORK,
+    "unet": {"width": 2},
+    "pspnet": SMALL_NETWORK,
+    "rendered": {"layers": 1, "features": 4, "points": 60, "train_points": 20},
+    "encnet": SMALL_NETWORK | {"words": 4},
+    "pointrend": SMALL_NETWORK | {"points": 200},
     "fctl": SMALL_FCTL,
     "refinement": {"width": 2, "gamma_init": 0.5},
 }
 PLAIN = (
     "cascadepsp", "dgf", "downsample", "foveation", "glnet", "fctl", "hrnet",
-    "hrnet_ocr", "magnet", "pspnet", "refinement", "resnet_fpn",
+    "hrnet_ocr", "magnet", "magnet_pspnet", "refinement", "rendered",
+    "resnet_fpn", "segfix",
 )  # fmt: skip
 LOSSES = {name: {} for name in PLAIN}
 # Config keys that only some methods have.
 EXTRAS = {
     "dgf": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
     "downsample": {"segmenter": {"method": "semantic_fpn", "model": SMALL}},
+    "rendered": {"segmenter": {"method": "fcn", "model": SMALL_NETWORK}},
+    "segfix": {"segmenter": {"method": "fcn", "model": SMALL_NETWORK}},
     "foveation": {
         "segmenter": {
             "method": "semantic_fpn",
@@ -106,7 +134,7 @@ def batch_for(method, *, size=(64, 96), count=2, seed=0):
     if hasattr(method.module, "input_size"):  # MagNet
         corner = rng.uniform(0, 0.5, (count, 2))
         found["box"] = np.concatenate([corner, corner + 0.5], 1).astype(np.float32)
-    if getattr(method, "refines", False):
+    if getattr(method, "refines", False) or hasattr(method.module, "reach"):
         targets = [method.targets(label, rng) for label in found["label"]]
         found |= {name: np.stack([t[name] for t in targets]) for name in targets[0]}
     if getattr(method, "reads_labels", False):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import small
 
-from uhrjax import methods, subtree
-from uhrjax.benchmark import count
+from uhrjax import cost, methods, subtree
 from uhrjax.errors import InputError
 from uhrjax.methods import base, fctl
 from uhrjax.tiling import view
@@ -155,7 +154,7 @@ def gmac(method, batch):
     if "context" in given:
         given["context"] = jax.ShapeDtypeStruct(batch["context"], jnp.float32)
     run = lambda v, b: method.apply(v, b)["logits"]  # noqa: E731
-    return count.multiply_accumulates(run, method.shapes(), given) / 1e9
+    return cost.multiply_accumulates(run, method.shapes(), given) / 1e9
 
 
 def test_cost_and_size_are_the_published_networks():
@@ -165,8 +164,8 @@ def test_cost_and_size_are_the_published_networks():
     weights = jax.tree.leaves(plain.shapes())
     assert sum(w.size for w in weights) == pytest.approx(134.3e6, rel=1e-3)
     three = full_size(contexts=("2", "3", "local"))
-    cost = gmac(three, {"views": (1, 3, *patch)})
-    assert cost == pytest.approx(501.0, rel=1e-3)
+    found = gmac(three, {"views": (1, 3, *patch)})
+    assert found == pytest.approx(501.0, rel=1e-3)
     free, frozen = subtree.split(three.shapes()["params"], three.frozen)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(t)) for t in (free, frozen)]
     assert sizes == pytest.approx([140.6e6, 2 * 14.7e6], rel=2e-3)
@@ -236,10 +235,12 @@ def test_pretraining_labels_whole_scenes_and_gives_every_stage_its_encoder():
 
 def test_the_paper_s_stages_start_as_its_code_does():
     fcn, medium, large, last = stages_of(contexts=("3", "global", "local"))
-    assert fcn.changes == {"model.contexts": ()} and fcn.start == ()
+    unfused = {"model.fusion": "adaptive", "model.spatial_only": False}
+    assert fcn.changes == {"model.contexts": (), **unfused} and fcn.start == ()
     assert medium.changes == {
         "model.contexts": ("3",),
         "model.encoders": "shared",
+        **unfused,
     }
     assert large.changes["model.contexts"] == ("global",)
     for stage in (medium, large):

@@ -245,6 +245,14 @@ def test_collecting_batch_by_batch_equals_all_windows_of_one_batch():
     np.testing.assert_allclose(twice, at_once, atol=1e-4)
 
 
+def test_another_scene_is_collected_without_tracing_the_network_again(monkeypatch):
+    method = build("joint")
+    first = method.empty_collection((64, 64))
+    monkeypatch.setattr(jax, "eval_shape", None)
+    again = method.empty_collection((640, 64))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
 def test_a_map_that_no_window_covers_is_zero_and_finite():
     method = build("joint")
     merged = method.empty_collection(SCENE).mean()

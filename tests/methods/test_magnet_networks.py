@@ -9,7 +9,7 @@ import small
 from uhrjax import methods, weights
 from uhrjax.errors import InputError
 
-NAMES = ("hrnet_ocr", "pspnet", "resnet_fpn")
+NAMES = ("hrnet_ocr", "magnet_pspnet", "resnet_fpn")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -20,7 +20,7 @@ def test_any_size_is_labelled_at_its_own_size(name):
     assert found["logits"].shape == (1, 50, 37, 5)
 
 
-@pytest.mark.parametrize("name", ["hrnet_ocr", "pspnet"])
+@pytest.mark.parametrize("name", ["hrnet_ocr", "magnet_pspnet"])
 def test_two_heads_are_trained_and_averaged(name):
     method = methods.build(small.config(name))
     rng = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def test_names_of_the_published_wrapper_are_taken_off():
         ("hrnet_ocr", {"size": "w20"}, "'w20'; use one of w48, w18, w18_small_v2"),
         ("hrnet_ocr", {"stem_stride": 3}, "stem_stride = 3; use one of 1, 2"),
         ("hrnet_ocr", {"hidden": 0}, "hidden = 0; use 1 or more"),
-        ("pspnet", {"dropout": 1.0}, "dropout = 1.0"),
+        ("magnet_pspnet", {"dropout": 1.0}, "dropout = 1.0"),
         ("resnet_fpn", {"backbone": "resnet20"}, "'resnet20'; use one of resnet18"),
     ],
 )
@@ -113,4 +113,4 @@ def test_a_config_that_cannot_work_says_what_is_allowed(name, model, message):
 
 def test_a_negative_weight_of_the_second_head_is_refused():
     with pytest.raises(InputError, match="aux_weight = -1"):
-        methods.build(small.config("pspnet", loss={"aux_weight": -1.0}))
+        methods.build(small.config("magnet_pspnet", loss={"aux_weight": -1.0}))

@@ -71,3 +71,18 @@ def test_max_pool_gives_values_and_gradient_to_the_first_maximum(max_pool, reach
         gradient[0, top + row, left + column, c] += g[0, i, j, c]
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_allclose(pullback(jnp.asarray(g))[0], gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)])
+def test_unpooling_puts_maxima_back_where_they_lay(size):
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    x[0] = 1.0  # ties: the first of a window
+    pooled, places = pool.max_2x2_with_places(x)
+    np.testing.assert_array_equal(pooled, pool.max_2x2(x))
+    back = np.array(pool.unpool_2x2(pooled, places, size))
+    kept = back != 0
+    assert back.shape == x.shape and kept.sum() == pooled.size
+    np.testing.assert_array_equal(back[kept], x[kept])
+    assert kept[0, ::2, ::2].all()
+    gradient = jax.grad(lambda x: pool.max_2x2_with_places(x)[0].sum())(x)
+    np.testing.assert_array_equal(gradient, kept)

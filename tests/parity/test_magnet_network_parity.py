@@ -6,7 +6,7 @@ from published import build
 
 CASES = {
     "magnet_hrnet18_ocr": "hrnet_ocr",
-    "magnet_pspnet_r101": "pspnet",
+    "magnet_pspnet_r101": "magnet_pspnet",
     "magnet_resnet50_fpn": "resnet_fpn",
 }
 
@@ -50,7 +50,7 @@ def test_a_strided_stem_takes_the_same_weights_and_fails_the_comparison(
 def test_parameters_are_as_many_as_the_papers():
     # Millions, from the published code.
     for name, classes, count in (
-        ("hrnet_ocr", 19, 6.38), ("pspnet", 5, 72.3), ("resnet_fpn", 7, 28.06),
+        ("hrnet_ocr", 19, 6.38), ("magnet_pspnet", 5, 72.3), ("resnet_fpn", 7, 28.06),
     ):  # fmt: skip
         params = build(name, num_classes=classes).shapes()["params"]
         assert sizes(params) / 1e6 == pytest.approx(count, rel=2e-3), name

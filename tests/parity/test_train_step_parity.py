@@ -163,7 +163,7 @@ def test_three_steps_equal_the_published_loop(load_case):
                 break
         if number == 0:
             expected = with_prefix(arrays, "grad1/")
-            total = [step._gradient(state.params, {}, m, None)[0] for m in micros]
+            total = [step.gradient(state.params, {}, m, None)[0] for m in micros]
             total = jax.tree.map(lambda *leaves: sum(leaves), *total)
             for name in total:
                 for leaf, value in total[name].items():

@@ -18,6 +18,7 @@ BLOCKS = {
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
+    10: (1, 1, 1, 1),  # ours, for runs on a CPU
 }
 STEMS = ("deep", "classic")
 # Per mode the (stride, dilation) of layer1 .. layer4. "keep_stride" dilates the 3x3
@@ -61,12 +62,15 @@ class ResNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
+    def __call__(
+        self, images: jax.Array, *, train: bool, stages: int = 4
+    ) -> list[jax.Array]:
         """Returns the feature maps C2 .. C5.
 
         Args:
             images: [B, H, W, 3 or more] float, normalised.
             train: use and update the statistics of the batch.
+            stages: how many to compute.
 
         Returns:
             Four maps [B, h, w, C]; C = width * (1, 2, 4, 8), times 4 from depth 50 on;
@@ -80,7 +84,7 @@ class ResNet(nn.Module):
         if self.remat:
             block_class = nn.remat(block_class, static_argnums=(2,))
         features = [first] if self.with_stem else []
-        for stage, blocks in enumerate(BLOCKS[self.depth]):
+        for stage, blocks in enumerate(BLOCKS[self.depth][:stages]):
             stride, dilation = DILATIONS[self.dilation][stage]
             is_late = self.dilation in LATE
             for block in range(blocks):

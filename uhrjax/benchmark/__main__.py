@@ -1,9 +1,13 @@
-"""python -m uhrjax.benchmark predict --config=configs/pfnet.py
+"""python -m uhrjax.benchmark train --config=configs/pfnet.py --config.dtype=bfloat16
+python -m uhrjax.benchmark predict --config=configs/pfnet.py
 python -m uhrjax.benchmark data --config=configs/pfnet.py:folder --config.data.dir=PATH
+python -m uhrjax.benchmark all --json=bench.json
 
-`predict` measures this machine with the network of a config and random weights; no data
-set and no checkpoint are needed. `data` measures how fast the config's own data set
-becomes training batches. `--config.eval.batch_size` and all other keys as in main.
+`train` and `predict` measure this machine with the network of a config and random
+weights; no checkpoint is needed, and no data set: where the config's own is prepared,
+`train` also measures the steps that it feeds. `data` measures how fast it becomes
+training batches. `all` runs these three, each in a process of its own: of one config,
+or of all methods. `--config.eval.batch_size` and all other keys as in main.
 """
 
 from __future__ import annotations
@@ -16,10 +20,14 @@ from absl import flags, logging
 
 from uhrjax import config as config_lib
 from uhrjax import errors, report
-from uhrjax.benchmark import data, predict
+from uhrjax.benchmark import data, predict, suite, train
 
-flags.DEFINE_string("rows", "4096,8192", "heights, px: one pass for the memory at each")
-flags.DEFINE_integer("columns", 8192, "width of the scenes, px", lower_bound=1)
+flags.DEFINE_string(
+    "rows", None, "of predict: heights, px; one pass for the memory at each, or, of "
+    "methods that label scenes as a whole, one table; default: 4096,8192, or 2448",
+)  # fmt: skip
+flags.DEFINE_integer("columns", None, "of predict: width of the scenes, px; default: "
+                     "8192, or 2448", lower_bound=1)  # fmt: skip
 flags.DEFINE_integer("repeats", 5, "runs of each measurement", lower_bound=1)
 flags.DEFINE_float(
     "pass_s", 20.0, "about how long one pass of the real network may take: it gets a "
@@ -28,11 +36,19 @@ flags.DEFINE_float(
 flags.DEFINE_string("threads", None, "of data: 1,2,8; default: 1, 2 and all cores")
 flags.DEFINE_float("repeat_s", 1.0, "about how long a repeat of data takes",
                    lower_bound=0)  # fmt: skip
+flags.DEFINE_integer("steps", 20, "of train: steps that count", lower_bound=1)
+flags.DEFINE_integer(
+    "scene", None, "of train: side of drawn scenes, px, for methods that train on "
+    "scenes; default: as the data has them, or 2448", lower_bound=1,
+)  # fmt: skip
+flags.DEFINE_string("profile", None, "of train: folder for a trace of some steps")
 flags.DEFINE_string("json", "", "file for the same figures, for machines")
 LISTS = {"rows": "4096,8192", "threads": "1,2"}  # flags of numbers, with an example
 COMMANDS = {  # what to run, and its flags
+    "train": (train.run, ("steps", "scene", "profile")),
     "predict": (predict.run, ("rows", "columns", "repeats", "pass_s")),
     "data": (data.run, ("threads", "repeats", "repeat_s")),
+    "all": (suite.run, ("steps", "repeats")),
 }
 
 
@@ -57,7 +73,7 @@ def main(argv: list[str]) -> int:
     if target:
         report.write_json(target, found)
         print(f"json         {target}")
-    return 0
+    return 1 if found.get("failed") else 0
 
 
 def run() -> int:

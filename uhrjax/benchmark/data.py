@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import platform
 import time
 from typing import Any
@@ -15,7 +14,7 @@ import ml_collections
 
 from uhrjax import config as config_lib
 from uhrjax import errors, host_memory, methods, sources
-from uhrjax.benchmark import data_pass, data_table, network, timing
+from uhrjax.benchmark import data_feed, data_pass, data_table, machine, network
 from uhrjax.data import augment, dataset, pipeline, scenes
 from uhrjax.methods import base
 
@@ -50,55 +49,66 @@ def run(
         errors.InputError: the config cannot be used.
     """
     host_memory.keep_freed_arrays()  # as training does
-    chosen = config_lib.from_command(spec, overrides)
-    network.refuse_whole_scenes(chosen)
-    cores = _cores()
+    stage = network.chosen_stage(config_lib.from_command(spec, overrides))
+    chosen = stage.config
+    cores = machine.cores()
     threads = sorted(set(threads or (1, 2, cores)))
     found: dict[str, Any] = {
         "benchmark": "data", "config": spec, "overrides": overrides,
-        "host": {"cpu": _cpu(), "cores": cores, "load": _load()},
+        "host": {"cpu": _cpu(), "cores": cores, "load": machine.load()},
         "versions": {"python": platform.python_version(), "opencv": cv2.__version__},
+        "method": chosen.method, "stage": stage.name, "unit": chosen.data.unit,
         "layouts": {}, "missing": {},
     }  # fmt: skip
+    how = {"threads": threads, "repeats": repeats, "repeat_s": repeat_s}
     drawing_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one core is one core
     try:
-        problems = _measure_layouts(
-            found, spec, overrides, threads=threads, repeats=repeats, repeat_s=repeat_s
-        )
+        if chosen.data.unit == "patches":
+            _measure_layouts(found, chosen, **how)
+        else:
+            _measure_stream(found, chosen, **how)
     finally:
         cv2.setNumThreads(drawing_threads)
-    if not found["layouts"]:
-        raise problems[chosen.data.layout]
     data_table.print_all(found)
     return found
 
 
 def _measure_layouts(
-    found: dict[str, Any], spec: str | None, overrides: list[str], **how: Any
-) -> dict[str, Exception]:
-    """Puts the figures of all layouts into `found`; returns why some have none."""
+    found: dict[str, Any], chosen: ml_collections.ConfigDict, **how: Any
+) -> None:
+    """Puts the figures of all layouts into `found`, and why some have none."""
     problems: dict[str, Exception] = {}
     for layout in LAYOUTS:
         try:
-            opened = _open(spec, overrides, layout)
+            opened = _open(chosen, layout)
         except (errors.InputError, FileNotFoundError) as error:
             problems[layout], found["missing"][layout] = error, str(error)
             continue
         found |= _describe(*opened)
         print(f"data         {found['data']} as {layout} ...", flush=True)
         found["layouts"][layout] = _measure(*opened, **how)
-    return problems
+    if not found["layouts"]:
+        raise problems[chosen.data.layout]
+
+
+def _measure_stream(
+    found: dict[str, Any], chosen: ml_collections.ConfigDict, **how: Any
+) -> None:
+    """Puts the figures of what the run itself streams into `found`."""
+    config, method, data = _open(chosen, chosen.data.layout)
+    found |= _describe(config, method, data)
+    print(f"data         {found['data']} as {config.data.unit} ...", flush=True)
+    found["stream"] = data_feed.measure(config, method, data, **how)
 
 
 Opened = tuple[ml_collections.ConfigDict, base.Method, dataset.Dataset]
 
 
-def _open(spec: str | None, overrides: list[str], layout: str) -> Opened:
+def _open(chosen: ml_collections.ConfigDict, layout: str) -> Opened:
     """Opens the data of a config in one layout."""
-    config = config_lib.from_command(
-        spec, [*overrides, f"--config.data.layout={layout}"]
-    )
+    config = ml_collections.ConfigDict(chosen.to_dict())
+    config.data.layout = layout
     opened = sources.open_data(config)
     return config, methods.build(config), opened
 
@@ -216,7 +226,7 @@ def _time_pipeline(
         cpus.append(time.process_time() - cpu)
     batches.close()
     made = count * work["batch_size"]
-    return _speeds(walls, cpus, made, pixels)
+    return data_feed.speeds(walls, cpus, made, pixels)
 
 
 def _consume(batches: Any, count: int) -> None:
@@ -231,7 +241,7 @@ def _summarise(passes: list[data_pass.Pass], tile: int, views: int) -> dict[str,
     total_s = sum(middle.stage_s.values())
     walls, cpus = [p.wall_s for p in passes], [p.cpu_s for p in passes]
     return {
-        **_speeds(walls, cpus, samples, tile**2),
+        **data_feed.speeds(walls, cpus, samples, tile**2),
         "samples": samples,
         "stages": {
             stage: {"ms": 1e3 * s / samples, "share": s / total_s}
@@ -244,26 +254,6 @@ def _summarise(passes: list[data_pass.Pass], tile: int, views: int) -> dict[str,
     }
 
 
-def _speeds(
-    walls: list[float], cpus: list[float], samples: int, pixels: int
-) -> dict[str, Any]:
-    """Returns the speeds by the clock, and per second of processor time."""
-    by_clock = timing.Timing(tuple(walls), samples * pixels)
-    per_core = timing.Timing(tuple(cpus), samples * pixels)
-    return {
-        "by_clock": by_clock.summary(),
-        "per_core": per_core.summary(),
-        "patches_per_s": samples / by_clock.median_s,
-        "cores_used": sum(cpus) / sum(walls),
-    }
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _cpu() -> str:
     """Returns the processor's name where the system tells it."""
     try:
@@ -272,8 +262,3 @@ def _cpu() -> str:
         return names[0].partition(":")[2].strip()
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
-
-
-def _load() -> float | None:
-    """Returns how busy the machine was in the last minute, in cores."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

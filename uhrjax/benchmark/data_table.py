@@ -26,8 +26,11 @@ def print_all(found: dict[str, Any]) -> None:
     _print_lines(console, lines)
     for layout, measured in found["layouts"].items():
         console.print(_stages(layout, measured))
-        console.print(_speeds(layout, measured))
+        passes = {f"1 thread, {name}": measured[name] for name in ("warm", "cold")}
+        console.print(_speeds(layout, measured["pipeline"], passes))
         _print_lines(console, _layout_lines(measured))
+    if "stream" in found:
+        console.print(_speeds(found["unit"], found["stream"]))
     _print_lines(
         console, {f"no {layout}": why for layout, why in found["missing"].items()}
     )
@@ -57,13 +60,15 @@ def _stages(layout: str, measured: dict[str, Any]) -> rich.table.Table:
     return table
 
 
-def _speeds(layout: str, measured: dict[str, Any]) -> rich.table.Table:
-    table = rich.table.Table(title=f"{layout}: MPix/s of patches", title_justify="left")
+def _speeds(
+    what: str, pipeline: dict[str, Any], passes: dict[str, Any] | None = None
+) -> rich.table.Table:
+    table = rich.table.Table(title=f"{what}: MPix/s of patches", title_justify="left")
     table.add_column("run", no_wrap=True)
     for name in ("median", "lowest", "highest", "per core", "patches/s", "runs"):
         table.add_column(name, justify="right")
-    rows = {"1 thread, warm": measured["warm"], "1 thread, cold": measured["cold"]}
-    for count, speed in measured["pipeline"].items():
+    rows = dict(passes or {})
+    for count, speed in pipeline.items():
         rows[f"pipeline, {count} threads"] = speed
     for name, speed in rows.items():
         if speed is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -14,20 +13,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from uhrjax import errors, methods, sharding, trained
-from uhrjax.benchmark import count
+from uhrjax import cost, sharding, stages, trained
 from uhrjax.methods import base
 
 
-def refuse_whole_scenes(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError for a method that has no windows to measure."""
-    method = methods.find(config.method)
-    if method.whole_scenes or method.progressive:
-        raise errors.InputError(
-            f"{config.method} trains on and labels whole scenes, of which no benchmark "
-            "knows; what an image costs is in the report.json of a run (python -m "
-            "uhrjax.foveate rates draws it for Foveation)"
-        )
+def chosen_stage(config: ml_collections.ConfigDict) -> stages.Planned:
+    """Returns the stage to measure: `config.stage`, or the method's own last one."""
+    planned = stages.plan(config, pathlib.Path("benchmark"))
+    own = [stage for stage in planned if stage.config.method == config.method]
+    named = [stage for stage in planned if stage.name == config.stage]
+    return (named or own)[-1]
 
 
 class PixelMethod:
@@ -82,7 +77,6 @@ class Program(NamedTuple):
 
     call: Callable[[], None]  # runs one batch and waits for it
     compile_s: float
-    gflop_per_window: float
     gmac_per_window: float  # of the layers, as papers count
     gmac_per_scene: float  # of what is computed once per scene
 
@@ -92,9 +86,7 @@ def compile_alone(
 ) -> Program:
     """Compiles the method from uint8 windows to logits, nothing else.
 
-    GFLOP are counted in the program as written, before the compiler replaces parts of
-    it by library calls that it cannot look into. What a method computes once per scene
-    is there already, as in prediction.
+    What a method computes once per scene is there already, as in prediction.
     """
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
@@ -105,16 +97,15 @@ def compile_alone(
         overview = np.zeros((1, *method.overview, 3), np.uint8)
         extra = {"collected": _collected(method)} if method.collects else {}
         find = functools.partial(method.context, **extra)
-        per_scene = count.multiply_accumulates(find, variables, overview)
+        per_scene = cost.multiply_accumulates(find, variables, overview)
         context = jax.device_put(jax.jit(find)(variables, overview), everywhere)
         batch |= {"overview": jnp.asarray(overview), "context": context}
 
     def forward(variables: dict[str, Any], batch: dict[str, Any]) -> jax.Array:
         return method.logits(method.apply(variables, batch, train=False))
 
-    macs = count.multiply_accumulates(forward, variables, batch)
+    macs = cost.multiply_accumulates(forward, variables, batch)
     lowered = jax.jit(forward).lower(variables, batch)
-    flop = (lowered.cost_analysis() or {}).get("flops", math.nan)
     started = time.perf_counter()
     compiled = lowered.compile()
     compile_s = time.perf_counter() - started
@@ -122,10 +113,7 @@ def compile_alone(
     def call() -> None:
         compiled(variables, batch).block_until_ready()
 
-    return Program(
-        call, compile_s, flop / batch_size / 1e9, macs / batch_size / 1e9,
-        per_scene / 1e9,
-    )  # fmt: skip
+    return Program(call, compile_s, macs / batch_size / 1e9, per_scene / 1e9)
 
 
 def _windows(method: base.Method, batch_size: int) -> dict[str, np.ndarray]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,11 +14,22 @@ import ml_collections
 from uhrjax import config as config_lib
 from uhrjax import engine as engine_lib
 from uhrjax import inference, methods, report
-from uhrjax.benchmark import memory, network, peak, stage, table, texture, timing
+from uhrjax.benchmark import (
+    machine,
+    memory,
+    network,
+    peak,
+    scene,
+    stage,
+    table,
+    texture,
+    timing,
+)
 from uhrjax.data import raster
 from uhrjax.methods import base
 from uhrjax.tiling import plan
 
+ROWS, COLUMNS = (4096, 8192), 8192  # px, of scenes that are labelled by windows
 ENGINE_SHARE = 0.15  # target: at most, with PFNet-R50 on a CPU
 HOST_PEAK_MB = 2000  # target: below, for 20 000 px columns
 GROWTH = 0.1  # target: the highest scene's peak above the lowest one's, at most
@@ -32,7 +40,7 @@ def run(
     overrides: list[str],
     *,
     rows: list[int],
-    columns: int,
+    columns: int | None,
     repeats: int,
     pass_s: float,
 ) -> dict[str, Any]:
@@ -42,14 +50,18 @@ def run(
         spec: of the config.
         overrides: of the config.
         rows: heights of the scenes whose memory is taken; the first one is also the
-            scene of the stages.
-        columns: width of all scenes.
+            scene of the stages. Of methods that label scenes as a whole, of all scenes
+            that are timed. Empty: `ROWS`, or `scene.SIDE`.
+        columns: width of all scenes; None: `COLUMNS`, or `scene.SIDE`.
         repeats: of each timed run.
         pass_s: about how long one pass of the real network may take.
     """
     config = config_lib.from_command(spec, overrides)
-    network.refuse_whole_scenes(config)
     method = methods.build(config)
+    if scene.serves(method):
+        found = _describe(spec, overrides, config, method)
+        return found | _run_scenes(found, config, method, rows, columns, repeats)
+    rows, columns = rows or list(ROWS), columns or COLUMNS
     with tempfile.TemporaryDirectory(prefix="uhrjax-benchmark-") as name:
         folder = pathlib.Path(name)
         peaks = []  # first: a GPU serves one process at a time
@@ -77,6 +89,25 @@ def run(
     return found
 
 
+def _run_scenes(
+    found: dict[str, Any],
+    config: ml_collections.ConfigDict,
+    method: base.Method,
+    rows: list[int],
+    columns: int | None,
+    repeats: int,
+) -> dict[str, Any]:
+    """Measures a method that has no windows to time; returns the figures."""
+    table.print_start(found)
+    with tempfile.TemporaryDirectory(prefix="uhrjax-benchmark-") as name:
+        measured = scene.measure(
+            config, method, pathlib.Path(name), rows=rows or [scene.SIDE],
+            columns=columns or scene.SIDE, repeats=repeats,
+        )  # fmt: skip
+    table.print_scenes(found | measured)
+    return measured
+
+
 def _describe(
     spec: str | None,
     overrides: list[str],
@@ -84,28 +115,22 @@ def _describe(
     method: base.Method,
 ) -> dict[str, Any]:
     """Returns what the figures hold for."""
-    tiling = engine_lib.make_engine(method, config).tiling
+    windows: dict[str, Any] = {}
+    if not scene.serves(method):
+        tiling = engine_lib.make_engine(method, config).tiling
+        windows = {
+            "tile": tiling.tile, "stride": tiling.stride, "blend": tiling.blend,
+            "batch_size": tiling.batch_size, "tta": tiling.tta,
+        }  # fmt: skip
     return {
         "benchmark": "predict",
         "config": spec,
         "overrides": overrides,
-        "device": {
-            "name": report.device_name(),
-            "kind": jax.devices()[0].device_kind,
-            "platform": jax.default_backend(),
-            "count": jax.device_count(),
-            "host_cores": os.cpu_count(),
-        },
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        **machine.describe(),
         "method": config.method,
         "dtype": config.dtype,
         "num_classes": method.num_classes,
-        "tile": tiling.tile,
-        "stride": tiling.stride,
-        "batch_size": tiling.batch_size,
-        "blend": tiling.blend,
-        "tta": tiling.tta,
-        "compiled_programs_kept": jax.config.jax_compilation_cache_dir is not None,
+        **windows,
     }
 
 
@@ -151,12 +176,12 @@ def _measure_network(
     print(f"network      from file to mask, {width} x {height} px ...", flush=True)
     path = folder / "small.tif"
     texture.write(path, rows=height, columns=width)
-    with raster.open_scene(path) as scene:
-        windows = engine.count_windows(scene)
+    with raster.open_scene(path) as opened:
+        windows = engine.count_windows(opened)
     run = network.as_run(config, method, variables)
     _warm_up(engine, variables)
     calls = math.ceil(windows * turns / batch)
-    calls_s, passes_s = _time_in_turn(
+    calls_s, passes_s = timing.in_turn(
         lambda: [program.call() for _ in range(calls)],
         lambda: stage.file_to_mask(run, engine, path, folder),
         repeats=repeats,
@@ -181,15 +206,6 @@ def _measure_network(
     }
 
 
-def _time_in_turn(
-    one: Callable[[], Any], other: Callable[[], Any], *, repeats: int
-) -> tuple[list[float], list[float]]:
-    """Returns seconds of both: what else the machine does slows both alike."""
-    pairs = [(timing.seconds_of(one), timing.seconds_of(other)) for _ in range(repeats)]
-    ones, others = zip(*pairs, strict=True)
-    return list(ones), list(others)
-
-
 def _judge_share(scene_s: list[float], passes_s: list[float]) -> dict[str, Any]:
     """Returns what part of a pass is not the network."""
     shares = [1 - one / whole for one, whole in zip(scene_s, passes_s, strict=True)]
@@ -208,10 +224,9 @@ def _rates(
     """Returns how much arithmetic the network does, and how fast."""
     devices = jax.devices()
     possible = peak.tflops(devices[0].device_kind, dtype, len(devices))
-    reached = program.gflop_per_window / window_s / 1e3
+    reached = 2 * program.gmac_per_window / window_s / 1e3
     return {
         "compile_s": program.compile_s,
-        "gflop_per_window": program.gflop_per_window,
         "gmac_per_window": program.gmac_per_window,
         "gmac_per_scene": program.gmac_per_scene,
         "tflop_per_s": reached,

@@ -14,8 +14,11 @@ def print_start(found: dict[str, Any]) -> None:
     device, versions = found["device"], found["versions"]
     print(
         f"device       {device['name']}, {device['host_cores']} cores, compute "
-        f"{found['dtype']}, jax {versions['jax']}"
+        f"{found['dtype']}, jax {versions['jax']}",
+        flush=True,
     )
+    if "tile" not in found:
+        return
     print(
         f"windows      {found['tile']} px every {found['stride']} px, "
         f"{found['batch_size']} per call, {found['num_classes']} classes, blend "
@@ -62,29 +65,44 @@ def _speeds(title: str, speeds: dict[str, dict[str, Any]]) -> rich.table.Table:
     return table
 
 
+def print_scenes(found: dict[str, Any]) -> None:
+    """Prints what a method that labels whole scenes does."""
+    console = rich.console.Console(file=sys.stdout, soft_wrap=True)
+    for each in found["scenes"]:
+        title = f"{found['method']}, random weights, {each['columns']} x {each['rows']}"
+        console.print(_speeds(f"{title} px", each["speed"]))
+        lines = {
+            "scenes": f"{each['scenes_per_s']:.3g} per second; the first one "
+            f"{each['first_s']:.1f} s, programs compiled",
+        }
+        if "tflop_per_s" in each:
+            lines["network"] = (
+                f"{each['patches']} patches, {each['gmac_per_scene']:.1f} GMAC per "
+                f"scene; {each['tflop_per_s']:.3f} TFLOP/s, {peak_share(each)}"
+            )
+        for name, text in lines.items():
+            console.print(f"{name:<24} {text}", highlight=False)
+    console.print(f"{'peak of this process':<24} {peaks(found)}", highlight=False)
+
+
 def _network_lines(found: dict[str, Any]) -> dict[str, str]:
     network = found["network"]
     kept = ", perhaps kept from before" if found["compiled_programs_kept"] else ""
-    share = "no peak known for this device and dtype: no share claimed"
-    if network["peak_share"] is not None:
-        share = (
-            f"{network['peak_share']:.1%} of {network['peak_tflop_per_s']:.0f} TFLOP/s"
-        )
-    verdict, shares = _verdict(network["engine_share_ok"]), network["engine_shares"]
+    shares, is_ok = network["engine_shares"], network["engine_share_ok"]
     crosses = min(shares) <= network["engine_share_target"] < max(shares)
     doubt = ", but the runs lie on both sides: is the machine idle?" if crosses else ""
     lines = {
         "compile": f"{network['compile_s']:.1f} s{kept}",
-        "network": f"{network['gmac_per_window']:.1f} GMAC per window, "
+        "network": f"{network['gmac_per_window']:.4g} GMAC per window, "
         f"{network['gmac_per_scene']:.1f} per scene; {network['tflop_per_s']:.3f} "
         "TFLOP/s",
-        "share of the peak": share,
+        "share of the peak": peak_share(network),
         "engine's share": f"{network['engine_share']:.1%} of file to mask is not the "
-        f"network ({min(shares):.1%} to {max(shares):.1%}): {verdict} (target <= "
-        f"{network['engine_share_target']:.0%}{doubt})",
+        f"network ({min(shares):.1%} to {max(shares):.1%}): {verdict(is_ok)} (target "
+        f"<= {network['engine_share_target']:.0%}{doubt})",
         "trivial network": f"{network['trivial_share']:.1%} of the real one's time per "
         "pixel, file to mask",
-        "peak of this process": _peaks(network),
+        "peak of this process": peaks(network),
     }
     return lines
 
@@ -107,22 +125,31 @@ def _memory(passes: list[dict[str, Any]]) -> rich.table.Table:
 
 def _memory_lines(memory: dict[str, Any]) -> dict[str, str]:
     lines = {
-        "host peak": f"{_verdict(memory['host_peak_ok'])} (target: below "
+        "host peak": f"{verdict(memory['host_peak_ok'])} (target: below "
         f"{memory['host_peak_target_mb']} MB)"
     }
     if memory["host_growth_ok"] is not None:
         lines["growth with the rows"] = (
-            f"{memory['host_growth']:+.1%}: {_verdict(memory['host_growth_ok'])} "
+            f"{memory['host_growth']:+.1%}: {verdict(memory['host_growth_ok'])} "
             f"(target <= {memory['host_growth_target']:.0%})"
         )
     return lines
 
 
-def _peaks(found: dict[str, Any]) -> str:
+def peak_share(found: dict[str, Any]) -> str:
+    """Returns which share of the device's peak arithmetic reaches."""
+    if found["peak_share"] is None:
+        return "no peak known for this device and dtype: no share claimed"
+    return f"{found['peak_share']:.1%} of {found['peak_tflop_per_s']:.0f} TFLOP/s"
+
+
+def peaks(found: dict[str, Any]) -> str:
+    """Returns the memory that this process had at most."""
     device = found["device_peak_mb"]
     text = "not counted here" if device is None else f"{device:.0f} MB"
     return f"host {found['host_peak_mb']:.0f} MB, device {text}"
 
 
-def _verdict(is_ok: bool) -> str:
+def verdict(is_ok: bool) -> str:
+    """Returns whether a target is met, in one word."""
     return "pass" if is_ok else "FAIL"

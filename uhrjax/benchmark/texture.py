@@ -81,13 +81,31 @@ class MemoryScene:
         self._rows = draw(1, width, seed=1)
 
     def read(self, window: windows.Window) -> np.ndarray:
-        """Returns uint8 [h, W, 3] of a window as wide as the scene."""
+        """Returns uint8 [h, w, 3] of a window within the scene's columns."""
         if window.height > len(self._rows):
             self._rows = draw(window.height, self.info.width, seed=1)
-        return self._rows[: window.height]
+        columns = slice(window.left, window.left + window.width)
+        return self._rows[: window.height, columns]
 
     def read_valid(self, window: windows.Window) -> None:
         """Says that all pixels are valid."""
+        return None
+
+
+class MemoryMask:
+    """A label map without a file, and the scene that it belongs to."""
+
+    def __init__(self, height: int, width: int, *, classes: int):
+        self.image = MemoryScene(height, width)
+        self.info = self.image.info
+        self._labels = draw_labels(height, width, classes=classes, seed=2)
+
+    def read(self, window: windows.Window) -> np.ndarray:
+        """Returns uint8 [h, w, 1] class ids of a window, 255 beyond the border."""
+        return windows.cut(self._labels[..., None], window, fill=prepared.IGNORE_LABEL)
+
+    def read_valid(self, window: windows.Window) -> None:
+        """Says that every pixel has a class."""
         return None
 
 

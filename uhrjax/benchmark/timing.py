@@ -43,3 +43,12 @@ def seconds_of(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def in_turn(
+    one: Callable[[], Any], other: Callable[[], Any], *, repeats: int
+) -> tuple[list[float], list[float]]:
+    """Returns seconds of both: what else the machine does slows both alike."""
+    pairs = [(seconds_of(one), seconds_of(other)) for _ in range(repeats)]
+    ones, others = zip(*pairs, strict=True)
+    return list(ones), list(others)

@@ -93,7 +93,7 @@ def train_batches(
     threads: int = 2,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this process's share of every batch from step `start_step` on.
+    """Yields this process's part of every batch from step `start_step` on.
 
     Args:
         data: endless samples, from `patch_dataset` or `window_dataset`.
@@ -118,9 +118,10 @@ def train_batches(
 
     index, count = process
     data = data.random_map(finish)
-    if count > 1:  # after random_map: the same global batch for any process count
-        data = data.slice(slice(index, None, count))
+    # Shared out last: the same samples in the same order for any process count.
     data = data.batch(batch_size // count, drop_remainder=True)
+    if count > 1:
+        data = data.slice(slice(index, None, count))
     data = data.slice(slice(start_step, None))
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=AHEAD * threads
@@ -185,7 +186,8 @@ def scene_batches(
     try:
         for place in _plan_micros(grid, scenes_per_step, sub_batch, seed, start_step):
             size = -(-(sub_batch or place.last - place.first) // count) * count
-            share = range(process[0], size, process[1])
+            own = size // process[1]
+            share = range(process[0] * own, (process[0] + 1) * own)
             waiting.append(pool.submit(make, place, share))
             if len(waiting) > threads:
                 yield waiting.popleft().result()

@@ -149,6 +149,10 @@ class FCtL(nn.Module):
         return self.backbone(images)[-1]
 
 
+# One context alone is weighed in one way: all fusions share the stages before "all".
+UNFUSED = {"model.fusion": FCtL.fusion, "model.spatial_only": FCtL.spatial_only}
+
+
 class FCtLMethod(base.Method):
     """FCtL with focal loss, its stages and published weights."""
 
@@ -179,11 +183,12 @@ class FCtLMethod(base.Method):
         contexts = tuple(config.model.get("contexts", FCtL.contexts))
         encoders = config.model.get("encoders", FCtL.encoders)
         stages, encoder = [], ("backbone", "fcn", "backbone")
+        fusion = config.model.get("fusion", FCtL.fusion)
         if PRETRAIN in config.get("stages", {}):
             stages.append(base.Stage(PRETRAIN, _global_inference(config)))
             encoder = ("backbone", PRETRAIN, "segmenter/backbone")
         starts = (encoder,) if stages else ()
-        stages.append(base.Stage("fcn", {"model.contexts": ()}, starts))
+        stages.append(base.Stage("fcn", {"model.contexts": (), **UNFUSED}, starts))
         if not contexts:
             return tuple(stages)
         kept = (encoder, ("head", "fcn", "head"))
@@ -191,11 +196,11 @@ class FCtLMethod(base.Method):
         if len(contexts) == 1 or encoders == "frozen":
             for context, name in single.items():
                 changes = {"model.contexts": (context,), "model.encoders": "shared"}
+                changes |= {} if fusion == "concat" else UNFUSED
                 stages.append(base.Stage(name, changes, kept))
         if len(contexts) > 1 and encoders == "shared":  # ours: no published counterpart
             stages.append(base.Stage("all", {"model.contexts": contexts}, kept))
         elif len(contexts) > 1:
-            fusion = config.model.get("fusion", FCtL.fusion)
             changes = {"model.contexts": contexts, "model.encoders": "frozen"}
             start = _start_of_all(contexts, single, streams=fusion != "concat")
             stages.append(base.Stage("all", changes, start))
@@ -363,7 +368,8 @@ def _scale(name: str) -> int | float:
 
 def _global_inference(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the config keys of an FCN-8s on whole scenes made small."""
-    network = {"model": {**config.model, "contexts": ()}, "loss": config.loss}
+    bare = {"contexts": (), **{k.removeprefix("model."): v for k, v in UNFUSED.items()}}
+    network = {"model": {**config.model, **bare}, "loss": config.loss}
     changes = {"method": "downsample", "segmenter": {"method": "fctl", **network}}
     own = {"model": {"size": (0, 0)}, "loss": {}}  # a size of 0: the tile's
     return {**changes, **own, "data.unit": "overviews"}

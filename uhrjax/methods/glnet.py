@@ -229,9 +229,13 @@ class GLNetMethod(base.Method):
 
     def empty_collection(self, scene_size: tuple[int, int]) -> collection.Collection:
         """Returns the collection of no windows; the same for scenes of any size."""
+        return collection.empty_collection(self._guide_shapes, xp=np)
+
+    @functools.cached_property
+    def _guide_shapes(self) -> Any:
+        """The shapes of a context's guide; a trace of the network, made once."""
         overview = jax.ShapeDtypeStruct((1, *self.overview, 3), jnp.uint8)
-        shapes = jax.eval_shape(self.context, self.shapes(), overview)
-        return collection.empty_collection(shapes["guide"], xp=np)
+        return jax.eval_shape(self.context, self.shapes(), overview)["guide"]
 
     def collect(
         self,

@@ -18,10 +18,11 @@ Our reading of ablations without code: a level without point flow upsamples and 
 pyramid pooling means a lateral on C5; attention takes the 128 most salient pixels;
 uniform takes a random pixel of each 7 x 7 cell, always the same ones in evaluation;
 bottom-up exchanges the roles of the maps but still chooses points on the coarser one,
-and the second pass of top-down and bottom-up has point flows of its own.
+and the second pass of top-down and bottom-up has point flows of its own. Of the other
+ways to propagate (Table 2c), `nn/propagation.py` says what we read into them.
 """
 
-import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,14 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from uhrjax import boundary, losses
+from uhrjax import edges
 from uhrjax.backbones import resnet
 from uhrjax.errors import InputError
 from uhrjax.methods import base
-from uhrjax.nn import fpn, point_flow
+from uhrjax.nn import decoder, fpn, point_flow, propagation
 from uhrjax.ops import resize
 
-LEVELS = ("F3", "F4", "F5")  # F5: from C5 (stride 32) onto C4; F3: from C3 onto C2
+LEVELS = decoder.LEVELS
 DIRECTIONS = ("top_down", "bottom_up", "top_down_bottom_up")
 
 TORCH_NAMES = (
@@ -65,6 +66,7 @@ class PFNet(nn.Module):
     salient: str = "max_pool"
     boundary: bool = True
     levels: tuple[str, ...] = LEVELS  # where points flow
+    propagation: str = "point_flow"  # or one of propagation.KINDS, Table 2c
     direction: str = "top_down"
     edge_prediction: str = "subtraction"
     edge_points: int = 128
@@ -120,17 +122,15 @@ class PFNet(nn.Module):
 
     def _top_down(self, maps: list[jax.Array], train: bool):
         """Passes coarse features to the finer maps; returns maps and {level: Flow}."""
-        *finer, coarsest = maps
-        refined, flows = [coarsest], {}
-        for level, x in zip(reversed(LEVELS), reversed(finer), strict=True):
-            if level in self.levels:
-                flow = self._flow(f"flow_{level}", train)
-                flows[level] = flow(refined[0], x, train=train)
-                incoming = flows[level].features
+        flows = {}
+        for level in self.levels:
+            name = f"flow_{level}"
+            if self.propagation == "point_flow":
+                flow = self._flow(name, train)
             else:
-                incoming = resize.bilinear(refined[0], x.shape[1:3], align_corners=True)
-            refined.insert(0, x + incoming)
-        return refined, flows
+                flow = propagation.make(self.propagation, dtype=self.dtype, name=name)
+            flows[level] = functools.partial(flow, train=train)
+        return decoder.top_down(maps, flows)
 
     def _bottom_up(self, maps: list[jax.Array], train: bool):
         """Passes fine features to the coarser maps; returns maps and {level: Flow}."""
@@ -166,22 +166,18 @@ class PFNet(nn.Module):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class PFNetLoss(losses.SegmentationLoss):
-    """Segmentation loss plus the edge loss of every point flow."""
-
-    edge_weight: float = 25.0  # the paper says 1, its code 25; we follow the code
-    boundary_rule: str = "foreground"  # what counts as an edge, see `boundary`
-    boundary_thickness: int = 8  # px
-
-
 class PFNetMethod(base.Method):
     """PFNet with segmentation and edge losses."""
 
     module_class = PFNet
-    loss_class = PFNetLoss
+    loss_class = edges.PFNetLoss
     torch_names = TORCH_NAMES
+    initial_rules = propagation.INITIAL_RULES
     multiple = 32  # points map onto whole pixels of every finer level only then
+
+    @property
+    def _points_flow(self) -> bool:
+        return self.module.propagation == "point_flow"
 
     def check(self) -> None:
         """Raises InputError for values, or combinations of them, that make no sense."""
@@ -190,6 +186,7 @@ class PFNetMethod(base.Method):
         for name, known in (
             ("salient", point_flow.SALIENT),
             ("direction", DIRECTIONS),
+            ("propagation", ("point_flow", *propagation.KINDS)),
             ("edge_prediction", point_flow.EDGE_PREDICTIONS),
         ):
             base.check_choice(f"config.model.{name}", getattr(module, name), known)
@@ -209,51 +206,33 @@ class PFNetMethod(base.Method):
                 f"config.model.edge_prediction = {module.edge_prediction!r} needs "
                 "boundary = True; without an edge head leave it at 'subtraction'"
             )
+        if not self._points_flow and module.direction != "top_down":
+            raise InputError(
+                f"config.model.propagation = {module.propagation!r} goes from coarse "
+                "to fine only; use direction = 'top_down', or 'point_flow'"
+            )
         if not module.levels and module.direction != "top_down":
             raise InputError(
                 f"config.model.direction = {module.direction!r} needs point flow; name "
                 "some levels, or use direction = 'top_down'"
             )
-        rule = self.loss_rule
-        base.check_choice(
-            "config.loss.boundary_rule", rule.boundary_rule, boundary.RULES
-        )
-        base.check_range(
-            "config.loss.boundary_thickness", rule.boundary_thickness, low=1
-        )
-        base.check_range("config.loss.edge_weight", rule.edge_weight, low=0)
 
     def loss(
         self, outputs: Mapping[str, Any], batch: base.Batch
     ) -> dict[str, jax.Array]:
         """Returns "total", "seg" and "edge_F5", ...; each part with its weight."""
-        rule = self.loss_rule
-        parts = {"seg": rule.segmentation(outputs["logits"], batch["label"])}
-        if outputs["edge_logits"]:
-            target = batch.get("boundary")
-            if target is None:
-                target = boundary.boundary_on_device(
-                    jnp.asarray(batch["label"]),
-                    thickness=rule.boundary_thickness,
-                    rule=rule.boundary_rule,
-                )
-            for name, edge in outputs["edge_logits"].items():
-                edge = resize.bilinear(edge, target.shape[1:3], align_corners=True)
-                part = losses.edge_loss(edge[..., 0], target, group=rule.loss_group)
-                parts[f"edge_{name}"] = rule.edge_weight * part
+        parts = {"seg": self.loss_rule.segmentation(outputs["logits"], batch["label"])}
+        parts |= self.loss_rule.edges(outputs["edge_logits"], batch)
         return {"total": sum(parts.values()), **parts}
 
     def targets(
         self, label: np.ndarray, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """Returns {"boundary": [P, P] uint8} where an edge map is trained."""
-        if not (self.module.boundary and self.module.levels):
+        module = self.module
+        if not (module.boundary and module.levels and self._points_flow):
             return {}
-        rule = self.loss_rule
-        drawn = boundary.boundary_target(
-            label, thickness=rule.boundary_thickness, rule=rule.boundary_rule
-        )
-        return {"boundary": drawn}
+        return self.loss_rule.draw(label)
 
     def points(self, outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns {"salient", "boundary"}: [B, N, 2] float32 (y, x) image px."""

@@ -89,7 +89,7 @@ class Refinement(nn.Module):
         for level in reversed(range(len(skips))):
             beside = [skips[level], *([more[level]] if self.context_skips else [])]
             features = skips[level].shape[-1]
-            x = Enlarge(features=features, dtype=self.dtype, name=f"up_{level}")(x)
+            x = conv.Enlarge(features=features, dtype=self.dtype, name=f"up_{level}")(x)
             x = _double(self, features, f"decoder_{level}")(
                 jnp.concatenate([x, *beside], axis=-1), train
             )
@@ -141,28 +141,6 @@ class DoubleConv(nn.Module):
                 name=f"conv_{index}",
             )(x, train=train)
         return x
-
-
-class Enlarge(nn.Module):
-    """Transposed 2x2 convolution of stride 2: each pixel becomes four."""
-
-    features: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, h, w, C] to [B, 2 * h, 2 * w, features]."""
-        batch, height, width, _ = x.shape
-        x = conv.Conv(
-            features=4 * self.features,
-            kernel_init=he_in,
-            dtype=self.dtype,
-            name="spread",
-        )(x)
-        x = x.reshape(batch, height, width, 2, 2, self.features)
-        x = x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
-        zeros = nn.initializers.zeros
-        return x + self.param("bias", zeros, (self.features,)).astype(self.dtype)
 
 
 class RefinementMethod(base.Method):

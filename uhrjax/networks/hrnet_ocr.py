@@ -53,8 +53,8 @@ class HRNetOCR(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps [B, H, W, 3] to "main" and "aux", [B, H, W, num_classes] float32 each,
-        and "logits", their weighted mean."""
-        x = hrnet.HRNet(
+        "logits", their weighted mean, and the trunk's "features" [B, h, w, C]."""
+        trunk = hrnet.HRNet(
             size=self.size,
             width=self.width,
             stem_width=self.stem_width,
@@ -65,10 +65,12 @@ class HRNetOCR(nn.Module):
             dtype=self.dtype,
             name="backbone",
         )(images, train=train)
-        aux = AuxiliaryHead(self.num_classes, self.dtype, name="aux")(x, train=train)
+        aux = AuxiliaryHead(self.num_classes, self.dtype, name="aux")(
+            trunk, train=train
+        )
         pixels = conv.ConvNorm(
             features=self.features, kernel=3, bias=True, dtype=self.dtype, name="pixels"
-        )(x, train=train)
+        )(trunk, train=train)
         x = ocr.ObjectContext(
             features=self.features,
             hidden=self.hidden,
@@ -81,7 +83,8 @@ class HRNetOCR(nn.Module):
             resize.bilinear(logits, images.shape[1:3], align_corners=True)
             for logits in (main, aux)
         )
-        return {"main": main, "aux": aux, "logits": losses.mean_logits(main, aux)}
+        mean = losses.mean_logits(main, aux)
+        return {"main": main, "aux": aux, "logits": mean, "features": trunk}
 
 
 class AuxiliaryHead(nn.Module):

@@ -47,14 +47,16 @@ class ResNetFPN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps [B, H, W, 3] to {"logits": [B, H, W, num_classes] float32}."""
+        """Maps [B, H, W, 3] to "logits", [B, H, W, num_classes] float32, and the
+        "features" C2, [B, H / 4, W / 4, C]."""
         maps = resnet.of_fields(self, momentum=0.99)(images, train=train)
         pyramid = guided_fpn.GuidedPyramid(self.fpn_dim, self.dtype, name="pyramid_fpn")
         joined = pyramid(tuple(maps)).joined
         # The last layer stays in float32: its result goes into a softmax.
         logits = guided_fpn.small_conv(self.num_classes, 3, name="head")(joined)
         size = images.shape[1:3]
-        return {"logits": resize.bilinear(logits, size, align_corners=False)}
+        full = resize.bilinear(logits, size, align_corners=False)
+        return {"logits": full, "features": maps[0]}
 
 
 class ResNetFPNMethod(base.Method):

@@ -35,8 +35,10 @@ class SemanticFPN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps [B, H, W, 3] to {"logits": [B, H, W, num_classes] float32}."""
+        """Maps [B, H, W, 3] to "logits", [B, H, W, num_classes] float32, and the
+        "features" C2, [B, H / 4, W / 4, C]."""
         maps = resnet.of_fields(self)(images, train=train)
+        finest = maps[0]
         maps = fpn.PyramidInput(
             features=self.fpn_dim, ppm=False, dtype=self.dtype, name="neck"
         )(maps, train=train)
@@ -47,7 +49,8 @@ class SemanticFPN(nn.Module):
             name="head",
         )(fpn.add_top_down(maps), train=train)
         size = images.shape[1:3]
-        return {"logits": resize.bilinear(logits, size, align_corners=True)}
+        full = resize.bilinear(logits, size, align_corners=True)
+        return {"logits": full, "features": finest}
 
 
 class SemanticFPNMethod(base.Method):

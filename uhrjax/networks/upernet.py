@@ -52,10 +52,11 @@ class UPerNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps [B, H, W, 3] to "coarse", [B, H / 4, W / 4, num_classes] float32, and
-        "logits", the same at the size of the images."""
+        "logits", the same at the size of the images; the "features" C2."""
         original = self.design == "original"
         common = {"features": self.fpn_dim, "original": original, "dtype": self.dtype}
         maps = resnet.of_fields(self)(images, train=train)
+        finest = maps[0]
         maps = fpn.PyramidInput(**common, dropout=self.dropout, name="neck")(
             maps, train=train
         )
@@ -64,7 +65,7 @@ class UPerNet(nn.Module):
         )
         size = images.shape[1:3]
         full = resize.bilinear(coarse, size, align_corners=not original)
-        return {"coarse": coarse, "logits": full}
+        return {"coarse": coarse, "logits": full, "features": finest}
 
 
 class UPerNetMethod(base.Method):

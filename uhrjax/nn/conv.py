@@ -145,6 +145,28 @@ class ConvNorm(nn.Module):
         return nn.relu(x) if self.relu else x
 
 
+class Enlarge(nn.Module):
+    """Transposed 2x2 convolution of stride 2: each pixel becomes four."""
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, h, w, C] to [B, 2 * h, 2 * w, features]."""
+        batch, height, width, _ = x.shape
+        x = Conv(
+            features=4 * self.features,
+            kernel_init=he_in_init,
+            dtype=self.dtype,
+            name="spread",
+        )(x)
+        x = x.reshape(batch, height, width, 2, 2, self.features)
+        x = x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
+        zeros = nn.initializers.zeros
+        return x + self.param("bias", zeros, (self.features,)).astype(self.dtype)
+
+
 def _uniform(
     key: jax.Array, shape: tuple[int, ...], dtype: Dtype, *, bound: float
 ) -> jax.Array:

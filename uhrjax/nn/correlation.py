@@ -176,13 +176,14 @@ def attend(
     Args:
         query: [B, N, C].
         key: [B or 1, M, C]; 1: the same for all.
-        value: [B or 1, M, C].
+        value: [B or 1, M, D].
         queries: how many at a time.
 
     Returns:
-        [B, N, C] float32.
+        [B, N, D] float32.
     """
     batch, length, channels = query.shape
+    shape = (batch, length, value.shape[-1])
     if value.shape[0] > key.shape[0]:
         key = jnp.broadcast_to(key, (batch, *key.shape[1:]))
     if key.shape[0] < batch:  # one long row of queries instead of copies of the keys
@@ -190,15 +191,15 @@ def attend(
         queries *= batch
     count = -(-query.shape[1] // queries)
     if count == 1:
-        return _attend(query, key, value).reshape(batch, length, channels)
+        return _attend(query, key, value).reshape(shape)
     some = -(-query.shape[1] // count)
     padding = count * some - query.shape[1]
     padded = jnp.pad(query, ((0, 0), (0, padding), (0, 0)))
     parts = padded.reshape(query.shape[0], count, some, channels).swapaxes(0, 1)
     step = jax.checkpoint(functools.partial(_attend, key=key, value=value))
     done = jax.lax.map(step, parts).swapaxes(0, 1)
-    done = done.reshape(query.shape[0], -1, channels)[:, : query.shape[1]]
-    return done.reshape(batch, length, channels)
+    done = done.reshape(query.shape[0], -1, shape[-1])[:, : query.shape[1]]
+    return done.reshape(shape)
 
 
 def attention_map(query: jax.Array, key: jax.Array) -> jax.Array:

@@ -18,7 +18,10 @@ from uhrjax.nn import conv
 
 # Regular expression on a parameter's path and the kind of numbers it starts with.
 Rules = Iterable[tuple[str, str]]
-KINDS = ("constant <value>", "normal <std>", "he_in", "he_out", "centred", "torch")
+KINDS = (
+    "constant <value>", "normal <std>", "uniform <low> <high>", "he_in", "he_out",
+    "centred", "torch",
+)  # fmt: skip
 
 
 def draw(
@@ -35,8 +38,8 @@ def draw(
         key: every parameter's numbers depend on it and on the parameter's name only.
         rules: (pattern, kind) pairs; the first pattern that is found in a path such as
             "params/head/fc6/kernel" decides. Kinds: "constant 0", "normal 0.01",
-            "he_in" and "he_out" (normal, gain sqrt 2, by fan in or out), "centred"
-            (`conv.centred_init`), "torch".
+            "uniform -1 0", "he_in" and "he_out" (normal, gain sqrt 2, by fan in or
+            out), "centred" (`conv.centred_init`), "torch".
     """
     seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
     rules = list(rules)
@@ -69,6 +72,8 @@ def _draw(
         return np.full(shape, float(*number))
     if word == "normal":
         return generator.standard_normal(shape) * float(*number)
+    if word == "uniform":
+        return generator.uniform(*map(float, number), shape)
     if word == "he_in":
         return generator.standard_normal(shape) * math.sqrt(2 / math.prod(fans[:-1]))
     if word == "he_out":

@@ -162,3 +162,42 @@ def _max_2x2_backward(residuals, gradient):
 
 
 max_2x2.defvjp(_max_2x2_forward, _max_2x2_backward)
+
+
+def max_2x2_with_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """2x2 max pooling with stride 2 that remembers where its maxima lay.
+
+    Args:
+        x: [B, H, W, C] floating point; odd sides are rounded up.
+
+    Returns:
+        [B, h, w, C], and bool [B, h, w, 2, 2, C], true at the first maximum of each
+        window in row-major order. The gradient goes there.
+    """
+    batch, height, width, channels = x.shape
+    border = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    padded = jnp.pad(x, border, constant_values=-jnp.inf)
+    rows, columns = padded.shape[1] // 2, padded.shape[2] // 2
+    windows = padded.reshape(batch, rows, 2, columns, 2, channels).swapaxes(2, 3)
+    flat = windows.reshape(batch, rows, columns, 4, channels)
+    best = jnp.argmax(jax.lax.stop_gradient(flat), axis=3, keepdims=True)
+    pooled = jnp.take_along_axis(flat, best, axis=3)[:, :, :, 0]
+    places = best == jnp.arange(4)[:, None]
+    return pooled, places.reshape(windows.shape)
+
+
+def unpool_2x2(x: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Puts values back to where the maxima of a pooling lay, 0 elsewhere.
+
+    Args:
+        x: [B, h, w, C].
+        places: of `max_2x2_with_places`, [B, h, w, 2, 2, C].
+        size: (height, width) before that pooling, px.
+
+    Returns:
+        [B, *size, C].
+    """
+    batch, rows, columns, channels = x.shape
+    spread = jnp.where(places, x[:, :, :, None, None], 0).swapaxes(2, 3)
+    whole = spread.reshape(batch, 2 * rows, 2 * columns, channels)
+    return whole[:, : size[0], : size[1]]

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from uhrjax.ops import rows
+
 
 def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
     """Resizes bilinearly, without antialiasing.
@@ -26,9 +28,8 @@ def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax
     """
     if min(size) < 1:
         raise ValueError(f"cannot resize to {size}; both sides must be at least 1 px")
-    for axis, length in zip((1, 2), size, strict=True):
-        x = _interpolate(x, axis, x.shape[axis], length, align_corners)
-    return x
+    x = _resize_rows(x, size[0], align_corners)
+    return _interpolate(x, 2, x.shape[2], size[1], align_corners)
 
 
 def bilinear_at(
@@ -61,10 +62,15 @@ def bilinear_at(
 
 def nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Takes source pixel floor(i * n / m) for pixel i of m; x is [B, H, W, ...]."""
-    for axis, length in zip((1, 2), size, strict=True):
-        index = np.arange(length) * x.shape[axis] // length
-        x = jnp.take(x, index, axis=axis)
-    return x
+    before, (height, width) = x.shape, size
+    count = rows.blocks(before[1], height)
+    index = np.arange(height // count) * before[1] // height  # in every block alike
+    if count > 1:
+        parts = rows.split(x, count, before=0, after=0)
+        x = rows.join(jnp.take(parts, index, axis=2))
+    else:
+        x = jnp.take(x, index, axis=1)
+    return jnp.take(x, np.arange(width) * before[2] // width, axis=2)
 
 
 def interpolation_matrix(n: int, m: int, *, align_corners: bool) -> np.ndarray:
@@ -90,6 +96,29 @@ def taps(
         position = np.maximum((np.arange(m) + 0.5) * n / m - 0.5, 0.0)
     low = np.minimum(np.floor(position).astype(np.int32), n - 1)
     return low, np.minimum(low + 1, n - 1), np.clip(position - low, 0.0, 1.0)
+
+
+def _resize_rows(x: jax.Array, length: int, align_corners: bool) -> jax.Array:
+    """Resizes along the rows: of all at once, or in blocks where devices share them."""
+    n, count = x.shape[1], rows.blocks(x.shape[1], length)
+    low, high, weight = taps(n, length, align_corners=align_corners)
+    first = np.arange(count)[:, None] * (n // count)
+    low, high = (index.reshape(count, -1) - first for index in (low, high))
+    before, after = max(-low.min(), 0), max(high.max() - n // count + 1, 0)
+    if count == 1 or n == length or max(before, after) > n // count:
+        return _interpolate(x, 1, n, length, align_corners)
+    matrix = np.zeros((count, length // count, before + n // count + after))
+    place = (*np.ogrid[:count, : length // count], low + before)
+    np.add.at(matrix, place, 1 - weight.reshape(count, -1))
+    place = (*np.ogrid[:count, : length // count], high + before)
+    np.add.at(matrix, place, weight.reshape(count, -1))
+    parts = rows.split(x, count, before=before, after=after)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    found = jnp.einsum(
+        "bshwc,srh->bsrwc", parts.astype(wide), jnp.asarray(matrix, wide),
+        precision=jax.lax.Precision.HIGHEST,
+    )  # fmt: skip
+    return rows.join(found).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         if given.commands or not jobs:
             print("\n".join(job.text() for job in jobs) or NOTHING)
             return 0
-        code = command.run(jobs)
+        code = command.run(jobs, folder)
         for block in _blocks(pairs, result.scan(folder), datasets):
             print(f"\n{text.plain(block)}", end="")
         return code

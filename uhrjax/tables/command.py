@@ -12,7 +12,7 @@ from typing import NamedTuple
 from uhrjax import errors
 from uhrjax.tables import paper as paper_lib
 from uhrjax.tables import recipe as recipe_lib
-from uhrjax.tables import result
+from uhrjax.tables import result, share
 
 WEIGHT_FILES = (".safetensors", ".npz", ".pth")
 
@@ -23,6 +23,7 @@ class Job(NamedTuple):
     module: str
     arguments: tuple[str, ...]
     makes: pathlib.Path  # there when it is done
+    trains: tuple[recipe_lib.Training, int, pathlib.Path] | None = None  # seed, folder
 
     def text(self) -> str:
         """Returns the command as a user types it."""
@@ -55,8 +56,13 @@ class Planner:
         """
         self._runs, self._folder = runs, folder
         self._weights, self._extra = weights, tuple(extra)
-        self.jobs: dict[Job, None] = {}  # in order, each once
+        self._jobs: dict[tuple[str, ...], Job] = {}  # by its words, each once
         self.lacking: dict[str, None] = {}  # published weights that none are given for
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What was added, in order."""
+        return list(self._jobs.values())
 
     def add(self, recipe: recipe_lib.Recipe, seed: int) -> None:
         """Adds what a row needs with one seed and is not done."""
@@ -98,7 +104,9 @@ class Planner:
             self.lacking[training.weights] = None
         last = training.plan[-1]
         made = place if last.is_only else place / last.name
-        self._add("uhrjax.main", (*given, *self._extra), made)
+        # With further keys a stage is not what the row says.
+        trains = None if self._extra else (training, seed, place)
+        self._add("uhrjax.main", (*given, *self._extra), made, trains=trains)
         return place
 
     def _train_last(self, training: recipe_lib.Training, seed: int) -> pathlib.Path:
@@ -122,10 +130,12 @@ class Planner:
         arguments: tuple[str, ...],
         made: pathlib.Path,
         file: pathlib.Path | None = None,
+        trains: tuple[recipe_lib.Training, int, pathlib.Path] | None = None,
     ) -> None:
         file = file or made / result.REPORT
         if not file.is_file():
-            self.jobs[Job(module, arguments, file)] = None
+            job = Job(module, arguments, file, trains)
+            self._jobs.setdefault((module, *arguments), job)
 
     def _find(self, name: str) -> pathlib.Path:
         """Returns the file of published weights."""
@@ -163,20 +173,22 @@ def plan(
                 recipe = recipe_lib.of_row(paper, table, row, dataset)
                 for seed in seeds if recipe else ():
                     planner.add(recipe, seed)
-    return list(planner.jobs)
+    return planner.jobs
 
 
-def run(jobs: Sequence[Job]) -> int:
+def run(jobs: Sequence[Job], folder: pathlib.Path) -> int:
     """Runs commands one after the other; returns 1 if some failed, else 0.
 
     A command that fails does not keep the others from running; one that was asked to
-    stop does.
+    stop does. Stages that a run in the folder has finished are not trained again.
     """
     failed = []
     for number, job in enumerate(jobs):
         if job.makes.is_file():  # an earlier one made it, too
             continue
         print(f"\n[{number + 1} of {len(jobs)}] {job.text()}", flush=True)
+        if job.trains:
+            share.take(*job.trains, result.scan(folder))
         argv = [sys.executable, "-m", job.module, *job.arguments]
         code = subprocess.run(argv, check=False).returncode
         if code in (130, -2, -15) or (code == 0 and not job.makes.is_file()):

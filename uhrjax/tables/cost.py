@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from uhrjax import config as config_lib
+from uhrjax import cost as cost_lib
 from uhrjax import methods
-from uhrjax.benchmark import count
 from uhrjax.tables import recipe as recipe_lib
 
 SIDE = 512  # px, of the papers' counts
@@ -60,5 +60,5 @@ def of_config(
         return method.logits(method.apply(variables, batch, train=False))
 
     weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
-    found = count.multiply_accumulates(label, shapes, batch)
+    found = cost_lib.multiply_accumulates(label, shapes, batch)
     return {"params_m": weights / 1e6, "gflops_512": found / 1e9}

@@ -153,7 +153,8 @@ def _training(
         else:
             own.append((key, text_of(value)))
     real = dataset not in (paper_lib.SYNTHETIC, paper_lib.SMOKE)
-    weights = paper.weights.get(f"{config}:{dataset}", paper.weights.get(config, ""))
+    keys = [f"{config}:{word}" for word in (*words.split(","), dataset)] + [config]
+    weights = next((paper.weights[key] for key in keys if key in paper.weights), "")
     spec = f"configs/{config}.py:{','.join(filter(None, (data, words)))}"
     return Training(spec, tuple(own), tuple(needs), stage, weights if real else "")
 

@@ -128,16 +128,22 @@ def differences(
             return None
     apart = []
     for planned in training.plan:
-        report = run.report(planned)
-        apart += _of_configs(planned.flat, config_lib.flatten(report["config"]))
-        apart += _of_split(report)
-        apart += _of_steps(report)
-    apart += _of_weights(training, run)
+        apart += of_stage(planned, run.report(planned))
+    apart += of_weights(training, run)
     last = config_lib.flatten(run.report(training.plan[-1])["config"])
     for key, needed in training.needs:
         if not _is_run_of(needed, last.get(key, ""), runs):
             apart.append(f"{key}: {last.get(key)!r} is no run of {needed.spec}")
     return list(dict.fromkeys(apart))
+
+
+def of_stage(planned: recipe_lib.Step, report: Mapping[str, Any]) -> list[str]:
+    """Returns how a finished stage differs from a planned one."""
+    return [
+        *_of_configs(planned.flat, config_lib.flatten(report["config"])),
+        *_of_split(report),
+        *_of_steps(report),
+    ]
 
 
 def _same_network(
@@ -177,7 +183,7 @@ def _of_steps(report: Mapping[str, Any]) -> list[str]:
     return [f"stopped after {done} of {of} steps"] if done < of else []
 
 
-def _of_weights(training: recipe_lib.Training, run: Run) -> list[str]:
+def of_weights(training: recipe_lib.Training, run: Run) -> list[str]:
     """Compares where the first stage's weights come from."""
     first = run.report(training.plan[0])["config"].get("init_from", "")
     if training.weights and not first:
