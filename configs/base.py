@@ -226,6 +226,16 @@ NETWORKS: dict[str, dict[str, Any]] = {  # -> fields of its model
     "unet": {"width": 64},
     "upernet": _PYRAMID | {"dropout": 0.1, "design": "pfnet"},
 }  # fmt: skip
+_EDGES = {"edge_weight": 25.0, "boundary_rule": "foreground", "boundary_thickness": 8}
+_LOSSES: dict[str, dict[str, Any]] = {  # what a network's loss has of its own
+    "ccnet": _EDGES,
+    "danet": _EDGES,
+    "deeplabv3": _EDGES,
+    "encnet": {"presence_weight": 0.2},
+    "farseg": {"focal": True, "gamma": 2.0, "annealing_steps": 10000},
+    "gscnn": _EDGES | {"edge_weight": 20.0, "boundary_rule": "all_classes"},
+    "icnet": {"quarter_weight": 0.16, "half_weight": 0.4},
+}
 _SMALL = {  # of these fields, at a size that two CPU cores train in minutes
     "backbone": "resnet18", "width": 32, "fpn_dim": 64, "decoder_dim": 32,
     "reduce_dim": 8, "edge_points": 16, "cells": 4, "skip_dim": 16, "growth": 16,
@@ -245,7 +255,7 @@ def network(group: ml_collections.ConfigDict, name: str, *, small: bool) -> None
         fields |= {key: value for key, value in _SMALL.items() if key in fields}
         fields |= _SMALLER.get(name, {})
     group.method, group.model = name, ml_collections.ConfigDict(fields)
-    group.loss = ml_collections.ConfigDict()
+    group.loss = ml_collections.ConfigDict(_LOSSES.get(name, {}))
     if "auxiliary" in fields:
         group.loss.aux_weight = 0.4  # of the second head, if there is one
 

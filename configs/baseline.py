@@ -27,10 +27,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     base.network(config, network, small=False)
 
     def small(config: ml_collections.ConfigDict) -> None:
+        loss = config.loss
         base.network(config, network, small=True)
-        if config.data.name != "folder":
-            base.ohem(config)
-            config.loss.ohem_min_kept = 2000  # crops are smaller than the papers'
+        config.loss = loss
 
     if {"deepglobe", "inria"} & set(words):
         fctl(config, words, network)

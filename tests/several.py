@@ -3,7 +3,9 @@
 python tests/several.py {work} {flags of uhrjax.main}
 """
 
+import functools
 import json
+import os
 import pathlib
 import sys
 
@@ -65,6 +67,15 @@ def talk(workdir):
     )
 
 
+def end(work, *_):
+    """Stands in for a training: process 1 is lost, or a bug ends it."""
+    if jax.process_index() == 0:
+        hosts.wait()
+    if work == "lose":
+        os._exit(9)
+    raise RuntimeError("a bug")
+
+
 def label_one_scene(workdir):
     """Labels the first scene to validate on, as an evaluation of it alone would."""
     run = trained.load_run(workdir)
@@ -105,6 +116,9 @@ if __name__ == "__main__":
         given = dict(word.split("=", 1) for word in sys.argv[1:])
         folder = pathlib.Path(given["--workdir"])
         everything(folder, given["--config.data.dir"] + "/val/images")
+    elif work in ("lose", "fail"):
+        session.train = functools.partial(end, work)
+        main.run()
     else:
         code = main.run()
         tell(code=code)

@@ -209,6 +209,17 @@ def test_a_run_goes_from_one_process_to_two_and_back(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("how, code", [("lose", 9), ("fail", 1)])
+def test_when_one_process_ends_the_other_says_so_and_ends(tmp_path, how, code):
+    pair = start_pair(how, ["--config=tests/pixel.py"])
+    said = [process.communicate(timeout=100)[1] for process in pair]
+    assert [process.returncode for process in pair] == [1, code]
+    assert "uhrjax: the devices stopped" in said[0]
+    assert "if another process of this run ended" in said[0]
+    assert "Traceback" not in said[0]
+    assert ("RuntimeError: a bug" in said[1]) == (how == "fail")
+
+
 @pytest.mark.parametrize("count", (2, 4))
 def test_batches_are_the_same_for_any_number_of_processes(count):
     samples = [{"label": np.array([i])} for i in range(24)]

@@ -144,6 +144,28 @@ def test_cost_is_that_of_the_published_networks(spec, side, gmac, weights):
     assert found["params_m"] == pytest.approx(weights, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    "network, decoder, gmac, weights",
+    [
+        ("pspnet", "", 120.4, 31.1),  # Table 6
+        ("deeplabv3plus", "", 189.8, 40.5),
+        ("ocnet", "", 290.4, 64.7),
+        ("deeplabv3", "none", 168.4, None),  # Table 2g
+        ("deeplabv3", "pf", 185.2, None),
+        ("ccnet", "fpn", 220.8, None),
+    ],
+)
+def test_cost_of_the_networks_pfnet_is_compared_with_is_what_its_tables_print(
+    network, decoder, gmac, weights
+):
+    config = uhrjax.load_config(f"configs/baseline.py:{network},isaid")
+    if decoder:
+        config.model.decoder = decoder
+    found = cost.of_config(config)
+    assert found["gflops_512"] == pytest.approx(gmac, rel=0.014)
+    assert weights is None or found["params_m"] == pytest.approx(weights, rel=0.005)
+
+
 def test_counted_figures_stand_in_the_table_without_any_run():
     pfnet = paper_lib.load("pfnet")
     counted = lambda recipe: {"params_m": 33.0, "gflops_512": 85.7}  # noqa: E731

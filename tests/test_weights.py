@@ -119,3 +119,18 @@ def test_absent_files_and_unknown_endings_are_refused(tmp_path):
         weights.read_state_dict(tmp_path / "a.npz")
     with pytest.raises(InputError, match=r"use one of \.npz"):
         weights.read_state_dict(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (4, 6, 1), (4, 6, 1, 1)])
+def test_a_linear_and_a_one_dimensional_layer_fit_a_1x1_convolution(sides):
+    kernel = np.random.default_rng(0).normal(size=sides)
+    template = {"params": {"head": {"kernel": shape(1, 1, 6, 4)}}}
+    found = weights.from_torch({"head.weight": kernel}, template)
+    expected = kernel.reshape(4, 6).T.astype(np.float32)
+    np.testing.assert_array_equal(found["params"]["head"]["kernel"][0, 0], expected)
+
+
+def test_a_wider_layer_does_not_fit_a_1x1_convolution():
+    template = {"params": {"head": {"kernel": shape(1, 1, 6, 4)}}}
+    with pytest.raises(InputError, match="of another shape"):
+        weights.from_torch({"head.weight": np.zeros((4, 6, 2))}, template)

@@ -11,6 +11,7 @@ import pathlib
 import pickle
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -189,6 +190,20 @@ def name() -> str:
     if not jax.distributed.is_initialized() or is_first():
         return "uhrjax"
     return f"uhrjax, process {jax.process_index()}"
+
+
+def print_failure(error: Exception) -> None:
+    """Prints what ended this process of several, if no user's mistake did."""
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        traceback.print_exception(error)
+        return
+    text = " ".join(str(error).split())
+    print(
+        f"{name()}: the devices stopped: {text[:300]}; if another process of this run "
+        "ended before, its own message says why; the same command goes on from the "
+        "last checkpoint",
+        file=sys.stderr,
+    )
 
 
 def leave(code: int) -> None:

@@ -56,6 +56,11 @@ def run() -> int:
         code = 1 if isinstance(error, errors.Diverged) else 2
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if not hosts.is_one_of_several():
+            raise
+        hosts.print_failure(error)  # and leave: the others must not wait for this one
+        code = 1
     hosts.leave(code)
     return code
 

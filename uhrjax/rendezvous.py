@@ -18,7 +18,9 @@ WAIT_S = 300.0  # for the last one to come
 _RETRY_S = 0.2
 
 
-def meet(coordinator: str, processes: int, process: int, wait_s: float = WAIT_S):
+def meet(
+    coordinator: str, processes: int, process: int, wait_s: float = WAIT_S
+) -> None:
     """Returns when all processes of a run have come.
 
     Args:

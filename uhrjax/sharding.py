@@ -141,7 +141,7 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
         array = np.asarray(array)
         if array.dtype.kind in "USO":
             continue  # scene ids are for people
-        if name in ROWS:
+        if name in ROWS and mesh.shape["space"] > 1:
             check_rows(array.shape[ROWS[name]], mesh)
         serves_all = len(array) == 1 < size * shares(mesh)
         spec = PartitionSpec() if serves_all else split(name, mesh)

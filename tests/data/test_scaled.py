@@ -1,5 +1,6 @@
 """Crops of several scales: what they show, and where they say it lies."""
 
+import pickle
 import types
 
 import numpy as np
@@ -89,3 +90,37 @@ def test_without_the_whole_scene_only_the_crop_is_read():
 def test_an_epoch_has_one_crop_of_every_scene():
     crops = crops_of(Reader(), (0,), with_overview=False)
     np.testing.assert_array_equal(crops.counts(), [1, 1])
+
+
+def test_a_scene_made_small_is_kept_and_changes_no_sample():
+    reader, plain = Reader(), Reader()
+    crops = crops_of(reader, (2,), with_overview=True)
+    for seed in (0, 1):  # the second time only the crop is read
+        sample = crops(0, np.random.default_rng(seed))
+        anew = crops_of(plain, (2,), with_overview=True)
+        fresh = anew(0, np.random.default_rng(seed))
+        assert sample.keys() == fresh.keys()
+        for name, value in fresh.items():
+            np.testing.assert_array_equal(sample[name], value)
+    whole = SIZES[0][0] * SIZES[0][1]
+    assert reader.read[0] == whole and reader.read[1] < whole
+    assert plain.read == [whole, whole]
+    with pytest.raises(ValueError, match="read-only"):
+        sample["overview"][0] = 0
+
+
+def test_kept_scenes_stay_within_their_bytes_and_are_not_pickled():
+    kept, small = scaled.KeptScenes(250), np.zeros((10, 10), np.uint8)
+    for scene in range(4):
+        kept.add(scene, small.copy())
+    assert [kept.get(scene) is not None for scene in range(4)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    copied = pickle.loads(pickle.dumps(kept))
+    assert copied.get(0) is None
+    for scene in range(4):
+        copied.add(scene, small.copy())
+    assert copied.get(1) is not None and copied.get(2) is None

@@ -11,8 +11,8 @@ from jax.extend import core
 from uhrjax import methods
 
 CLASSES = 5  # of small configs: a convolution to so many features or fewer is an answer
-# Features of other convolutions that answer: the first half of CascadePSP's heads.
-ANSWERS = {"cascadepsp": {32}}
+# Other answers: the first half of CascadePSP's heads, directions.
+ANSWERS = {"cascadepsp": {32}, "segfix": {8}}
 
 
 @functools.cache

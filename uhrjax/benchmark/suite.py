@@ -23,7 +23,12 @@ PAPERS = (
     ("train", "configs/glnet.py", ()),
     ("predict", "configs/glnet.py", ("--rows=2448", "--columns=2448")),
     ("train", "configs/magnet.py:deepglobe", ()),
-    ("predict", "configs/magnet.py:deepglobe", ()),
+    # One patch at a time, as the paper has it, leaves a large device idle.
+    (
+        "predict",
+        "configs/magnet.py:deepglobe",
+        ("--config.magnet.patches_at_once=8",),
+    ),
     ("train", "configs/foveation.py:deepglobe", ()),
     # One location per smallest patch: every px is labelled once.
     ("predict", "configs/foveation.py:deepglobe", ("--config.eval.rate=500",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,36 @@ import numpy as np
 from uhrjax.data import scenes
 from uhrjax.tiling import bilinear, pyramid
 from uhrjax.tiling import window as windows
+
+KEPT_BYTES = 2**30  # of scenes made small: 1300 at 508 x 508 px
+
+
+class KeptScenes:
+    """Scenes made small that are needed again every epoch, in bounded memory.
+
+    Those that came first stay: with all scenes met in turn, the last ones would be gone
+    again whenever they are wanted. Threads share it.
+    """
+
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
+        self._left = most_bytes
+        self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def get(self, scene: int) -> np.ndarray | None:
+        """Returns [h, w, 3] uint8, not to be written to; None: not kept."""
+        return self._kept.get(scene)
+
+    def add(self, scene: int, small: np.ndarray) -> None:
+        """Keeps a scene made small, if there is room."""
+        with self._lock:
+            if scene not in self._kept and small.nbytes <= self._left:
+                small.flags.writeable = False
+                self._kept[scene] = small
+                self._left -= small.nbytes
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return KeptScenes, (self._left + sum(a.nbytes for a in self._kept.values()),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +53,7 @@ class ScaledCrops:
     size: tuple[int, int]  # (height, width) that it is resized to, px
     among: tuple[int, ...]  # indices of the scales that crops are of
     with_overview: bool  # adds `overview` and `box`
+    kept: KeptScenes = dataclasses.field(default_factory=KeptScenes)
 
     def counts(self) -> np.ndarray:
         """Returns how often each scene is drawn in an epoch, int64 [scenes]."""
@@ -43,14 +75,17 @@ class ScaledCrops:
         place = pyramid.window_of(scale, corner, **sides)
         sample = {"scene_id": info.id}
         origin = place.top, place.left
-        if self.with_overview:
+        small = self.kept.get(scene) if self.with_overview else None
+        if self.with_overview and small is None:
             whole = windows.Window(0, 0, info.height, info.width)
             pixels, origin = self.reader.read_image(scene, whole), (0, 0)
             height, width = self.size
-            sample["overview"] = bilinear.resample(pixels, height=height, width=width)
-            sample["box"] = drawn.box
+            small = bilinear.resample(pixels, height=height, width=width)
+            self.kept.add(scene, small)
         else:
             pixels = self.reader.read_image(scene, place)
+        if self.with_overview:
+            sample |= {"overview": small, "box": drawn.box}
         where = {"size": self.size, "scene": (info.height, info.width)}
         view = pyramid.cut(pixels, scale, corner, **where, origin=origin)
         label = pyramid.cut_label(

@@ -4,7 +4,9 @@ A dilated residual network's last map is seen at dilations of 12, 24 and 36, at 
 place and as a mean; 256 channels of all that classify at stride 8.
 
 Differs from the paper: the rates are those for stride 8 by default, the deep stem and
-aligned corners are PFNet's (https://arxiv.org/abs/2103.06564).
+aligned corners are PFNet's (https://arxiv.org/abs/2103.06564). PointRend's case checks
+all of it but the ReLU behind the projection, the classifier's bias and the decoders'
+place, which DANet's and CCNet's cases check.
 """
 
 import flax.linen as nn

@@ -5,7 +5,8 @@ DeepLabV3's features are upsampled to stride 4 and joined with 48 channels of C2
 
 Differs from the paper: the backbone is a dilated ResNet, not Xception; the rates are
 those for stride 8 (6, 12, 18 belong to stride 16); convolutions are whole instead of
-separable; deep stem and aligned corners as in PFNet's code.
+separable; deep stem and aligned corners as in PFNet's code. PointRend's case checks all
+of it but the norms and ReLUs of the two 1x1 convolutions.
 """
 
 import flax.linen as nn
