@@ -126,6 +126,30 @@ def test_boundary_f_of_empty_boundaries(label, ours, expected):
     np.testing.assert_array_equal(f, expected)
 
 
+def test_boundary_iou_is_that_of_bands_inside_the_masks():
+    label = np.zeros((9, 9), np.uint8)
+    label[2:7, 2:7] = 1  # a square of 25 px: 16 of them touch its outside
+    ours = np.zeros_like(label)
+    ours[2:7, 2:6] = 1  # one column less: 14 touch its outside, 11 of them the true one
+    counts = metrics.boundary_counts(label, ours, 2, (1.0, 9.0))[1]
+    np.testing.assert_array_equal(counts[:, 4:], [[11, 19], [20, 25]])
+    np.testing.assert_allclose(metrics.boundary_iou(counts[:, 4:]), [11 / 19, 0.8])
+
+
+def test_a_mask_without_outside_or_pixels_has_no_band():
+    label = np.zeros((4, 4), np.uint8)
+    label[0, 0] = 255
+    full = np.zeros((4, 4), np.uint8)
+    counts = metrics.boundary_counts(full, full, 2, (2.0,))
+    assert not counts[..., 4:].any()
+    assert np.isnan(metrics.boundary_iou(counts[..., 4:])).all()
+    touching = metrics.boundary_counts(label, full, 1, (1.0,))
+    assert touching[0, 0, 4:].tolist() == [
+        2,
+        2,
+    ]  # beside the ignored pixel, which is in none
+
+
 def test_foreground_points_counts_ignored_pixels_as_background():
     label = np.array([[0, 1], [255, 2]], np.uint8)
     points = np.array([[0.5, 0.5], [0.5, 1.5], [1.5, 0.5], [9.0, 9.0]])

@@ -135,6 +135,7 @@ class Evaluator:
         return Evaluation(
             counts=np.zeros((classes, classes), np.int64),
             boundary=np.zeros((classes, len(self._config.eval.boundary))),
+            bands=np.zeros((classes, len(self._config.eval.boundary), 2), np.int64),
             points={},
         )
 
@@ -225,7 +226,7 @@ class Evaluator:
             for i in np.flatnonzero(batch["valid"]):
                 self._count_window(result, batch["label"][i], labels[i])
                 f = self._boundary_counts(batch["label"][i], labels[i], labels[i].shape)
-                result.add_image(metrics.boundary_f(f), labels[i].size)
+                result.add_image(f, labels[i].size)
                 self._count_points(
                     result, batch["label"][i], {k: p[i] for k, p in points.items()}
                 )
@@ -241,7 +242,7 @@ class Evaluator:
         radii, disks = self._radii(size), self._disks(size)
         margin = math.ceil(max((*radii, *disks), default=0)) + 1
         near = np.zeros((len(disks), 2), np.int64)
-        boundary = np.zeros((self._method.num_classes, len(radii), 4), np.int64)
+        boundary = np.zeros((self._method.num_classes, len(radii), 6), np.int64)
         for core in _cores(*size):
             around = window_lib.Window(
                 core.top - margin, core.left - margin,
@@ -265,7 +266,7 @@ class Evaluator:
             }
             self._count_points(result, label[inner], here)
         mba = boundary_accuracy.mean_accuracy(near) if disks else math.nan
-        result.add_image(metrics.boundary_f(boundary), size[0] * size[1], mba)
+        result.add_image(boundary, size[0] * size[1], mba)
 
     def _count_window(
         self, result: Evaluation, label: np.ndarray, ours: np.ndarray

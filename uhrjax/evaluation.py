@@ -18,6 +18,7 @@ class Evaluation:
 
     counts: np.ndarray  # [K, K] int64 confusion
     boundary: np.ndarray  # [K, tolerances] float64, boundary F summed over images
+    bands: np.ndarray  # [K, tolerances, 2] int64, of boundary IoU
     points: dict[str, np.ndarray]  # name -> [2] int64: on foreground, all
     images: int = 0
     pixels: int = 0
@@ -25,10 +26,11 @@ class Evaluation:
     mba: list[float] = dataclasses.field(default_factory=list)  # of images that have it
 
     def add_image(
-        self, label_f: np.ndarray, pixels: int, mba: float = math.nan
+        self, boundary: np.ndarray, pixels: int, mba: float = math.nan
     ) -> None:
-        """Counts one image's boundary F, size and mean boundary accuracy."""
-        self.boundary += metrics.exact_term(label_f)
+        """Counts one image's boundaries [K, tolerances, 6], size and mBA."""
+        self.boundary += metrics.exact_term(metrics.boundary_f(boundary))
+        self.bands += boundary[..., 4:]
         self.images += 1
         self.pixels += pixels
         self.mba += [] if math.isnan(mba) else [mba]
@@ -37,6 +39,7 @@ class Evaluation:
         """Adds what was counted elsewhere; any order gives the same bits."""
         self.counts += other.counts
         self.boundary += other.boundary
+        self.bands += other.bands
         for name, found in other.points.items():
             self.points[name] = self.points.get(name, np.zeros(2, np.int64)) + found
         self.images += other.images
@@ -64,6 +67,11 @@ class Evaluation:
         for t, tolerance in enumerate(config.eval.boundary):
             result[f"boundary_f_{tolerance:g}"] = float(
                 np.mean(self.boundary[:, t]) / max(self.images, 1)
+            )
+            bands = metrics.boundary_iou(self.bands[:, t])
+            defined = bands[~np.isnan(bands)]
+            result[f"boundary_iou_{tolerance:g}"] = (
+                float(defined.mean()) if len(defined) else math.nan
             )
         true = self.counts.sum(1)
         result["foreground_pixel_ratio"] = 1 - true[background] / max(true.sum(), 1)

@@ -164,7 +164,7 @@ def boundary_counts(
     radii: tuple[float, ...],
     core: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> np.ndarray:
-    """Counts boundary pixels and those with a partner, per class and radius.
+    """Counts boundary pixels, those with a partner, and bands, per class and radius.
 
     Counts of windows add up to those of their scene when every window brings a margin
     of at least the largest radius + 1 px beyond its `core`.
@@ -177,15 +177,18 @@ def boundary_counts(
         core: rows and columns to count.
 
     Returns:
-        [K, radii, 4] int64: predicted boundary pixels within the radius of a true one,
+        [K, radii, 6] int64: predicted boundary pixels within the radius of a true one,
         all predicted ones, true ones within the radius of a predicted one, all true
-        ones.
+        ones; pixels in both bands, and in one or both. A band is what of a mask lies
+        within the radius of its outside; the border of the scene is no outside, and
+        pixels of label 255 are in no band.
     """
     valid = label != IGNORE
-    counts = np.zeros((num_classes, len(radii), 4), np.int64)
+    counts = np.zeros((num_classes, len(radii), 6), np.int64)
     for k in range(num_classes):
-        true = boundary_map((label == k) & valid)
-        ours = boundary_map((prediction == k) & valid)
+        masks = [(values == k) & valid for values in (label, prediction)]
+        counts[k, :, 4:] = _bands(*masks, radii, core)
+        true, ours = map(boundary_map, masks)
         counts[k, :, 1], counts[k, :, 3] = ours[core].sum(), true[core].sum()
         if not (true.any() and ours.any()):
             continue
@@ -196,6 +199,41 @@ def boundary_counts(
             counts[k, r, 0] = (to_true <= radius + 1e-3).sum()
             counts[k, r, 2] = (to_ours <= radius + 1e-3).sum()
     return counts
+
+
+def _bands(
+    true: np.ndarray,
+    ours: np.ndarray,
+    radii: tuple[float, ...],
+    core: tuple[slice, slice],
+) -> np.ndarray:
+    """Returns [radii, 2] int64: pixels in both masks' bands, and in one or both."""
+    if not (true.any() or ours.any()):
+        return np.zeros((len(radii), 2), np.int64)
+    depths = [
+        np.where(mask, _distance(~mask), np.inf)[core] if not mask.all()
+        else np.full(mask[core].shape, np.inf)
+        for mask in (true, ours)
+    ]  # fmt: skip
+    found = []
+    for radius in radii:
+        first, second = (depth <= radius + 1e-3 for depth in depths)
+        found.append(((first & second).sum(), (first | second).sum()))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def boundary_iou(counts: np.ndarray) -> np.ndarray:
+    """Boundary IoU from counts (https://arxiv.org/abs/2103.16562, Eq. 1).
+
+    Args:
+        counts: [..., 2] int64, the last two of `boundary_counts`, of any images.
+
+    Returns:
+        [...] float64, NaN where no map has a band.
+    """
+    both, either = np.moveaxis(counts.astype(np.float64), -1, 0)
+    with np.errstate(invalid="ignore"):
+        return both / either
 
 
 def _distance(edge: np.ndarray) -> np.ndarray:
@@ -210,12 +248,13 @@ def boundary_f(counts: np.ndarray) -> np.ndarray:
     F = 2PR / (P + R); 1 where neither map has a boundary of the class, 0 where one has.
 
     Args:
-        counts: [..., 4] int64 from `boundary_counts`.
+        counts: [..., 6] int64 from `boundary_counts`.
 
     Returns:
         [...] float64.
     """
-    ours_hit, ours, true_hit, true = np.moveaxis(counts.astype(np.float64), -1, 0)
+    of_f = counts[..., :4].astype(np.float64)
+    ours_hit, ours, true_hit, true = np.moveaxis(of_f, -1, 0)
     precision = ours_hit / np.maximum(ours, 1)
     recall = true_hit / np.maximum(true, 1)
     f = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
@@ -278,6 +317,14 @@ DEFINITIONS = {
             f"F of boundary px with a partner within {radius} px, mean over images, "
             "then classes; 1 where neither map has a boundary", "PFNet, Table 3", "%",
             f"scores.boundary_f_{radius}",
+        )
+        for radius in (3, 5, 9, 12)
+    },
+    **{
+        f"boundary_iou_{radius}px": Definition(
+            f"IoU of the px of both maps' masks within {radius} px of their outside, "
+            "over a split, mean over classes", "Boundary IoU, arXiv 2103.16562", "%",
+            f"scores.boundary_iou_{radius}",
         )
         for radius in (3, 5, 9, 12)
     },

@@ -163,6 +163,7 @@ def _by_class(found: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
             "f1": scores.f1[k],
             "pixel_accuracy": accuracy[k],
             "boundary_f": found.boundary[k] / max(found.images, 1),
+            "boundary_iou": metrics.boundary_iou(found.bands[k]),
             "pixels": found.counts[k].sum(),
         }
         for k, name in enumerate(classes)
@@ -173,17 +174,21 @@ def _extra_lines(
     summary: dict[str, Any], found: Evaluation, data: dataset.Dataset
 ) -> dict[str, str]:
     """Returns what else is printed about the scores, title -> text."""
-    boundary = [
-        f"{name.removeprefix('boundary_f_')} px {report.percent(value)}"
-        for name, value in summary.items()
-        if name.startswith("boundary_f_")
-    ]
     points = [
         f"{name.removeprefix('foreground_point_ratio_')} {report.percent(value)}"
         for name, value in summary.items()
         if name.startswith("foreground_point_ratio_")
     ]
-    lines = {"boundary F": ", ".join(boundary)} if boundary else {}
+    lines = {}
+    for title, prefix in (
+        ("boundary F", "boundary_f_"), ("boundary IoU", "boundary_iou_")
+    ):  # fmt: skip
+        by_radius = [
+            f"{name.removeprefix(prefix)} px {report.percent(value)}"
+            for name, value in summary.items()
+            if name.startswith(prefix)
+        ]
+        lines |= {title: ", ".join(by_radius)} if by_radius else {}
     if "mba" in summary:
         lines["boundary accuracy"] = f"{report.percent(summary['mba'])} (mBA)"
     lines["foreground pixels"] = report.percent(summary["foreground_pixel_ratio"])

@@ -1,5 +1,7 @@
 """Resizing against a direct, per-pixel restatement of PyTorch's definitions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,26 @@ def test_bilinear_gradient_is_the_transpose_of_the_forward_pass(
         probe = rng.normal(size=x.shape).astype(np.float32)
         forward = np.sum(lerp(probe, after, align_corners=align_corners) * g)
         np.testing.assert_allclose(np.sum(probe * gradient), forward, rtol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"), [*SIZES, ((7, 3), (61, 50)), ((40, 31), (6, 9))]
+)
+def test_gathered_gradient_is_the_product_with_the_matrix(
+    before, after, align_corners, monkeypatch
+):
+    g = np.random.default_rng(2).normal(size=(2, *after, 3)).astype(np.float32)
+
+    def gradient():
+        run = functools.partial(
+            resize.bilinear, size=after, align_corners=align_corners
+        )
+        return jax.vjp(run, jnp.zeros((2, *before, 3)))[1](jnp.asarray(g))[0]
+
+    gathered = gradient()
+    monkeypatch.setattr(resize, "MOST_READERS", 0)
+    np.testing.assert_allclose(gathered, gradient(), atol=1e-5)
 
 
 def test_bilinear_keeps_bfloat16_and_its_gradient():

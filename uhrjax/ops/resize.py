@@ -1,8 +1,9 @@
 """Resizing of [B, H, W, C] maps with the sampling positions of PyTorch.
 
-Forward, every output pixel gathers its two neighbours per axis; backward, the gradient
-is multiplied by the transposed interpolation matrix. On a CPU the gather is an order of
-magnitude faster than a matrix product, but its transpose (a scatter) is slower.
+Forward, every output pixel gathers its two neighbours per axis; backward, every input
+pixel gathers the few output pixels that read it. On a CPU either is an order of
+magnitude faster than the product with an interpolation matrix, which remains where a
+pixel has many readers; the gather's own transpose, a scatter, is slower than both.
 """
 
 import functools
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from uhrjax.ops import rows
+
+MOST_READERS = 24  # of a pixel, for its gradient to be gathered
 
 
 def bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
@@ -143,14 +146,39 @@ def _interpolate_backward(axis, n, m, align_corners, _, gradient):
     if n == m:
         return (gradient,)
     wide = jnp.promote_types(gradient.dtype, jnp.float32)
+    index, weight = _readers(n, m, align_corners)
+    if index.shape[1] > MOST_READERS:
+        matrix = interpolation_matrix(n, m, align_corners=align_corners)
+        spread = jnp.tensordot(
+            gradient.astype(wide),
+            jnp.asarray(matrix, wide),
+            axes=(axis, 0),
+            precision=jax.lax.Precision.HIGHEST,
+        )  # the resized axis comes last
+        return (jnp.moveaxis(spread, -1, axis).astype(gradient.dtype),)
+    shape = [1] * gradient.ndim
+    shape[axis] = n
+    total = 0.0
+    for k in range(index.shape[1]):
+        part = jnp.take(gradient, index[:, k], axis=axis).astype(wide)
+        total += part * jnp.asarray(weight[:, k], wide).reshape(shape)
+    return (total.astype(gradient.dtype),)
+
+
+def _readers(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which of m samples interpolate each of n, and how much they take of it.
+
+    Returns:
+        [n, R] int and [n, R] float32, 0 where there are fewer.
+    """
     matrix = interpolation_matrix(n, m, align_corners=align_corners)
-    spread = jnp.tensordot(
-        gradient.astype(wide),
-        jnp.asarray(matrix, wide),
-        axes=(axis, 0),
-        precision=jax.lax.Precision.HIGHEST,
-    )  # the resized axis comes last
-    return (jnp.moveaxis(spread, -1, axis).astype(gradient.dtype),)
+    reads = matrix != 0
+    first = reads.argmax(axis=0)  # they lie side by side
+    last = np.where(reads.any(axis=0), m - 1 - reads[::-1].argmax(axis=0), first)
+    index = first[:, None] + np.arange((last - first).max() + 1)
+    inside = np.minimum(index, m - 1)
+    weight = np.where(index <= last[:, None], matrix[inside, np.arange(n)[:, None]], 0)
+    return inside, weight
 
 
 _interpolate.defvjp(_interpolate_forward, _interpolate_backward)

@@ -24,7 +24,7 @@ NO_MATTER = (
     "seed", "stage", "stages", "refiner", "checkpoint_every", "log_every", "remat",
     "keep_epochs", "data.root", "data.dir", "data.threads", "data.views", "eval.panels",
     "eval.masks", "eval.at_start", "eval.batch_size", "eval.boundary", "predict.",
-    "coarse.run", "coarse.masks", "init_from", "refine",
+    "coarse.run", "coarse.masks", "init_from", "mesh.", "refine",
 )  # fmt: skip
 NETWORK = ("method", "model", "segmenter", "magnet")
 # Of splits that everybody makes the same way; of others the rows are compared.
