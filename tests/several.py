@@ -52,7 +52,7 @@ def talk(workdir):
         if index == 1:
             raise errors.InputError("no scenes here")
 
-    alone = workdir / f"own{index}"
+    alone, seen = workdir / f"own{index}", (workdir, workdir / "nothing")
     tell(
         gathered=[
             [int(part["a"][0]), part["b"]]
@@ -62,9 +62,17 @@ def talk(workdir):
         failed=message_of(lambda: hosts.in_turn(fail)),
         together=message_of(lambda: hosts.together(fail)),
         other=message_of(lambda: hosts.check_same("the split", f"s{index}", "copy it")),
+        lost=message_of(lambda: hosts.check_there(seen[index])),
+        there=message_of(lambda: hosts.check_there(workdir)),
+        lists=message_of(lambda: predict_lists(workdir, index)),
         shared=message_of(lambda: hosts.check_shared(workdir / "both")),
         unshared=message_of(lambda: hosts.check_shared(alone)),
     )
+
+
+def predict_lists(workdir, index):
+    """Asks every process for other files."""
+    session.predict(workdir, [], f"{workdir}/masks/val[{index}2].png", f"{workdir}/x")
 
 
 def end(work, *_):

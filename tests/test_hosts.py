@@ -171,7 +171,9 @@ def test_what_fails_in_one_process_is_said_in_all(folders):
     for _, found in told:
         assert found["failed"] == found["together"] == "process 1: no scenes here"
         assert "the split differs: process 0 has s0, process 1 s1" in found["other"]
-        assert found["shared"] == ""
+        assert found["shared"] == found["there"] == ""
+        assert "is not there; all processes read it" in found["lost"]
+        assert "what --input names differs" in found["lists"]
         assert "process 1: " in found["unshared"]
         assert "give a --workdir on storage that every host sees" in found["unshared"]
 

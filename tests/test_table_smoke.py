@@ -1,5 +1,7 @@
 """A row of every table that has one starts, at the size of seconds."""
 
+import dataclasses
+
 import pytest
 from absl.testing import flagsaver
 
@@ -12,23 +14,31 @@ SMALL = ("--config.max_steps=1", "--config.eval.panels=0", "--config.eval.masks=
 
 def rows_of_tables():
     """Returns {(paper, table): recipe} with as few trainings as serve all tables."""
-    recipes, serves = {}, {}
+    recipes, serves = {}, {}  # by what is trained
     for own in map(paper.load, paper.names()):
         for table in paper.tables_of(own):
             for row in own.rows[table]:
                 recipe = recipe_lib.of_row(own, table, row, paper.SMOKE)
                 if recipe and recipe.training:
-                    recipes.setdefault((own.name, table, recipe.training), recipe)
-                    serves.setdefault(recipe.training, set()).add((own.name, table))
+                    trained = repr(recipe.training.plan)
+                    recipes.setdefault((own.name, table, trained), recipe)
+                    serves.setdefault(trained, set()).add((own.name, table))
     found = {}
     while waiting := set().union(*serves.values()) - set(found):
-        best = max(serves, key=lambda training: len(serves[training] & waiting))
+        best = max(serves, key=lambda trained: len(serves[trained] & waiting))
         for place in serves[best] & waiting:
             found[place] = recipes[*place, best]
     return dict(sorted(found.items()))
 
 
 ROWS = rows_of_tables()
+
+
+def first_of(recipe):
+    """Returns the first recipe that trains the same: it has a run then."""
+    plan = recipe.training.plan
+    training = next(r.training for r in ROWS.values() if r.training.plan == plan)
+    return dataclasses.replace(recipe, training=training)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +54,15 @@ def test_every_table_has_a_row_that_runs():
         if (own.name, table) not in ROWS
     ]
     # Rows on other networks and sizes only.
-    assert without == [("magnet", "S1"), ("pfnet", "2g"), ("pfnet", "6")]
+    assert without == [("magnet", "S1"), ("pfnet", "6")]
 
 
 @pytest.mark.parametrize("place", ROWS, ids=" ".join)
 def test_a_row_of_every_table_starts(place, runs, data_root, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_root))
+    recipe = first_of(ROWS[place])
     planner = command.Planner((), runs, extra=SMALL)
-    planner.add(ROWS[place], 0)
+    planner.add(recipe, 0)
     for job in planner.jobs:
         with flagsaver.flagsaver():
             assert main.main(["main", *job.arguments]) == 0

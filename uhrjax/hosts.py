@@ -159,6 +159,14 @@ def check_same(what: str, value: str, advice: str) -> None:
             )
 
 
+def check_there(path: str | pathlib.Path) -> None:
+    """Raises InputError in all of several processes if one does not see a path."""
+    if jax.process_count() > 1:
+        path = pathlib.Path(path).expanduser()
+        lost = f"{path} is not there; all processes read it: put it on storage that "
+        agree("" if path.exists() else lost + "every host sees")
+
+
 def check_shared(folder: pathlib.Path) -> None:
     """Makes a folder; raises InputError unless all processes see the same one."""
     if jax.process_count() == 1:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
@@ -63,6 +63,10 @@ def label_files(
         The scenes that failed, with the reason.
     """
     named = list(zip(paths, output.distinct_names(paths), strict=True))
+    hosts.check_same(
+        "what --input names", f"{len(named)} files, {_digest(n for _, n in named)}",
+        "all processes read it: put it on storage that every host sees",
+    )  # fmt: skip
     engine, own = joint.divide(engine, named)
     folder = pathlib.Path(folder).expanduser()
     options = engine_lib.output_options(run.config)
@@ -224,7 +228,11 @@ def _fingerprint(
         run.config.predict.bands, run.config.predict.scale, run.config.dtype,
         scene.info.height, scene.info.width,
     )  # fmt: skip
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return _digest(facts)
+
+
+def _digest(facts: Iterable[Any]) -> str:
+    return hashlib.sha256(repr(tuple(facts)).encode()).hexdigest()[:16]
 
 
 def _line(

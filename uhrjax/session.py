@@ -95,6 +95,7 @@ def _scoring(
 
 def evaluate(source: str | pathlib.Path, overrides: list[str], output: str = "") -> int:
     """Scores a finished run again, in its own folder or `output`; returns 0."""
+    hosts.check_there(source)
     run = trained.load_run(source, overrides)
     config, method = run.config, run.method
     data = _open_data(config)
@@ -121,6 +122,7 @@ def predict(
                 f"--mode=predict needs --{flag}; e.g. --checkpoint=runs/pfnet "
                 "--input='scenes/*.tif' --output=masks/"
             )
+    hosts.check_there(source)
     run = trained.load_run(source, overrides)
     _print_run(run)
     return _tell(predict_lib.predict_files(run, pattern, folder))
@@ -140,6 +142,7 @@ def refine(
                 f"--mode=refine needs --{flag}; e.g. --checkpoint=runs/refinement "
                 "--input='masks/*.png' --output=refined/"
             )
+    hosts.check_there(source)
     run = repair.load_refiner(source, overrides)
     _print_run(run)
     if images and run.method.reads_labels:

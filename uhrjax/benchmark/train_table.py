@@ -70,22 +70,26 @@ def _lines(found: dict[str, Any]) -> dict[str, str]:
     if "missing" in whole:
         lines["with the pipeline"] = f"not measured: {whole['missing']}"
     else:
-        lines["waiting for data"] = _waiting(whole)
+        lines["waiting for data"] = _waiting(whole, found)
     if "profile" in found:
         lines["trace"] = f"{found['profile']} (tensorboard --logdir, or Perfetto)"
     return lines
 
 
-def _waiting(whole: dict[str, Any]) -> str:
+def _waiting(whole: dict[str, Any], found: dict[str, Any]) -> str:
+    what = whole["layout"] if found["unit"] == "patches" else found["unit"]
     start = (
-        f"{whole['data']} as {whole['layout']}, {whole['threads']} threads; the host "
-        f"waited {whole['host_wait_share']:.1%} of the time for samples"
+        f"{whole['data']} as {what}, {whole['threads']} threads; the host waited "
+        f"{whole['host_wait_share']:.1%} of the time for samples"
     )
     share = whole["data_wait_share"]
     if share is None:
         return f"{start}; steps differ in size, so no share is claimed"
+    shared = ""
+    if found["device"]["platform"] == "cpu":
+        shared = "; on a CPU the pipeline takes these cores from the steps"
     return (
         f"{start}; {share:.1%} of a step is not the device's: "
         f"{table.verdict(whole['data_wait_ok'])} (target <= "
-        f"{whole['data_wait_target']:.0%} of a step)"
+        f"{whole['data_wait_target']:.0%} of a step{shared})"
     )
