@@ -99,7 +99,7 @@ class Trainer:
         scene: tuple[int, int],
     ):
         """Draws weights and samples; `scene` is the (height, width) of scenes, px."""
-        self.config, self.method = config, method
+        self.config, self.method, self._scene = config, method, scene
         self.mesh = sharding.make_mesh(config_lib.space(config))
         if config.data.unit != "scenes":
             sharding.check_batch(config.batch_size // config.accumulate, self.mesh)
@@ -166,7 +166,8 @@ class Trainer:
             counted.samples = 0
             taken = self._take(stream, count)
             images = counted.samples / (count + 1)
-            if images != sum(map(feed.count_samples, self.micros)):
+            drawn = sum(map(feed.count_samples, self.micros))
+            if images != drawn or self._scene != _scene_size(config, data):
                 alone_s = None  # scenes of other sizes: nothing to compare with
         share = None if alone_s is None else max(1 - alone_s / taken.total_s, 0.0)
         return {
