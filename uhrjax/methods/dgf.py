@@ -11,20 +11,16 @@ Differs from that example:
   cut off as at a scene's, so windows should overlap by more (`eval.stride`).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
 from flax.typing import Dtype
 
 from uhrjax import losses
-from uhrjax.errors import InputError
 from uhrjax.methods import base, wrapper
-from uhrjax.nn import conv, initial
+from uhrjax.nn import conv
 from uhrjax.ops import crop, guided
 
 
@@ -57,47 +53,12 @@ class GuidedFilter(nn.Module):
         return {"logits": found}
 
 
-class DGFMethod(wrapper.Wrapper):
+class DGFMethod(wrapper.OnSmallScenes):
     """A network that sees scenes made small, and the filter at full size."""
 
     module_class = GuidedFilter
     loss_class = losses.PlainLoss
     initial_rules = (("/(hidden|guide)/kernel$", "he_out"),)
-
-    @classmethod
-    def inputs(cls, config: ml_collections.ConfigDict) -> base.Inputs:
-        """Returns the window and the small scene."""
-        given = config.model.get("size", GuidedFilter.size)
-        height, width = (side or config.tile for side in given)
-        return base.Inputs(overview=(height, width))
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Returns what the segmentation network freezes of itself."""
-        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
-
-    def init(self, key: jax.Array) -> base.Variables:
-        """Returns random variables; no forward pass is computed."""
-        ours, theirs = jax.random.split(key)
-        if isinstance(key, jax.core.Tracer):
-            example = (jnp.zeros(x.shape, x.dtype) for x in self._example())
-            own = self.module.init(ours, *example, train=False)
-        else:
-            own = initial.draw(self.own_shapes(), ours, rules=self.initial_rules)
-        return wrapper.join(own, self.segmenter.init(theirs))
-
-    def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> base.Variables:
-        """Refuses: nobody has published such weights."""
-        raise InputError(
-            "there are no published weights of DGF behind a segmentation network; set "
-            "--config.init_what=backbone for an ImageNet backbone"
-        )
-
-    def context(self, variables: base.Variables, overview: jax.Array) -> jax.Array:
-        """Returns the logits [1, h, w, K] float32 of a whole scene made small."""
-        part = wrapper.part_of(variables, "segmenter")
-        outputs = self.segmenter.apply(part, {"views": overview[:, None]}, train=False)
-        return self.segmenter.logits(outputs)
 
     def apply(
         self,

@@ -10,7 +10,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax.typing import Dtype
 
@@ -28,7 +27,7 @@ class Downsample(nn.Module):
     dtype: Dtype = jnp.float32
 
 
-class DownsampleMethod(wrapper.Wrapper):
+class DownsampleMethod(wrapper.OnSmallScenes):
     """A segmentation network that sees whole scenes, made small.
 
     The label of a training batch belongs to its `views`, the small scenes.
@@ -36,18 +35,6 @@ class DownsampleMethod(wrapper.Wrapper):
 
     module_class = Downsample
     loss_class = losses.SegmentationLoss
-
-    @classmethod
-    def inputs(cls, config: ml_collections.ConfigDict) -> base.Inputs:
-        """Returns the window and the small scene."""
-        given = config.model.get("size", Downsample.size)
-        height, width = (side or config.tile for side in given)
-        return base.Inputs(overview=(height, width))
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Returns what the segmentation network freezes of itself."""
-        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
 
     def own_shapes(self) -> base.Variables:
         """Returns no weights."""

@@ -71,11 +71,6 @@ class FoveationMethod(wrapper.Wrapper):
         taken = (("segmenter", PRETRAIN, "segmenter"),)
         return (first, base.Stage("select", start=taken))
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Returns what the segmentation network freezes of itself."""
-        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
-
     def own_shapes(self) -> base.Variables:
         """Returns the part of `shapes` that is not the segmentation network's."""
         return super().own_shapes() if self.module.learns else {}

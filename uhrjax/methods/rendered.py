@@ -15,14 +15,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
 from flax.typing import Dtype
 
 from uhrjax import losses
 from uhrjax.errors import InputError
 from uhrjax.methods import base, wrapper
-from uhrjax.nn import initial, point_head
+from uhrjax.nn import point_head
 from uhrjax.ops import crop
 
 
@@ -47,40 +45,11 @@ class Rendered(nn.Module):
         )(logits, fine)
 
 
-class RenderedMethod(wrapper.Wrapper):
+class RenderedMethod(wrapper.OnSmallScenes):
     """A network that sees scenes made small, and the head that renders its answer."""
 
     module_class = Rendered
     loss_class = losses.PlainLoss
-
-    @classmethod
-    def inputs(cls, config: ml_collections.ConfigDict) -> base.Inputs:
-        """Returns the window and the small scene."""
-        given = config.model.get("size", Rendered.size)
-        height, width = (side or config.tile for side in given)
-        return base.Inputs(overview=(height, width))
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Returns what the segmentation network freezes of itself."""
-        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
-
-    def init(self, key: jax.Array) -> base.Variables:
-        """Returns random variables; no forward pass is computed."""
-        ours, theirs = jax.random.split(key)
-        if isinstance(key, jax.core.Tracer):
-            example = (jnp.zeros(x.shape, x.dtype) for x in self._example())
-            own = self.module.init(ours, *example, train=False)
-        else:
-            own = initial.draw(self.own_shapes(), ours, rules=self.initial_rules)
-        return wrapper.join(own, self.segmenter.init(theirs))
-
-    def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> base.Variables:
-        """Refuses: nobody has published such weights."""
-        raise InputError(
-            "there are no published weights of PointRend behind a scene made small; "
-            "set --config.init_what=backbone for an ImageNet backbone"
-        )
 
     def context(self, variables: base.Variables, overview: jax.Array) -> jax.Array:
         """Returns the rendered logits [1, r h, r w, K] float32 of a small scene."""

@@ -5,11 +5,14 @@ Variables are {kind: {own parts, "segmenter"}}.
 
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from uhrjax.errors import InputError
 from uhrjax.methods import base
+from uhrjax.nn import initial
 
 SHARED = ("num_classes", "tile", "mean", "std", "dtype", "remat")  # config keys
 
@@ -34,6 +37,11 @@ class Wrapper(base.Method):
         """Builds the module around a segmentation network; raises InputError."""
         self.segmenter = segmenter
         super().__init__(config)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Returns what the segmentation network freezes of itself."""
+        return tuple(f"segmenter/{path}" for path in self.segmenter.frozen)
 
     def shapes(self) -> base.Variables:
         """Returns the tree of `init` with shapes and dtypes instead of arrays."""
@@ -63,6 +71,41 @@ class Wrapper(base.Method):
             raise InputError(
                 "config.segmenter refines label maps; use a network that labels images"
             )
+
+
+class OnSmallScenes(Wrapper):
+    """One whose segmentation network sees whole scenes made small, `model.size`."""
+
+    @classmethod
+    def inputs(cls, config: ml_collections.ConfigDict) -> base.Inputs:
+        """Returns the window and the small scene."""
+        given = config.model.get("size", cls.module_class.size)
+        height, width = (side or config.tile for side in given)
+        return base.Inputs(overview=(height, width))
+
+    def init(self, key: jax.Array) -> base.Variables:
+        """Returns random variables; no forward pass is computed."""
+        ours, theirs = jax.random.split(key)
+        if isinstance(key, jax.core.Tracer):
+            example = (jnp.zeros(x.shape, x.dtype) for x in self._example())
+            own = self.module.init(ours, *example, train=False)
+        else:
+            own = initial.draw(self.own_shapes(), ours, rules=self.initial_rules)
+        return join(own, self.segmenter.init(theirs))
+
+    def import_torch(self, state_dict: Mapping[str, np.ndarray]) -> base.Variables:
+        """Refuses: published weights are of one of the two networks."""
+        raise InputError(
+            f"there are no published weights of {type(self).__name__} and its "
+            "segmentation network; set --config.init_what=backbone for an ImageNet "
+            "backbone of that"
+        )
+
+    def context(self, variables: base.Variables, overview: jax.Array) -> jax.Array:
+        """Returns the logits [1, h, w, K] float32 of a whole scene made small."""
+        part = part_of(variables, "segmenter")
+        outputs = self.segmenter.apply(part, {"views": overview[:, None]}, train=False)
+        return self.segmenter.logits(outputs)
 
 
 def join(own: base.Variables, segmenter: base.Variables) -> base.Variables:

@@ -14,12 +14,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.typing import Dtype
 
 from uhrjax import losses
 from uhrjax.backbones import hrnet
 from uhrjax.methods import base
+from uhrjax.networks import hrnet_trunk
 from uhrjax.nn import conv
 from uhrjax.ops import resize
 
@@ -90,7 +90,7 @@ class C1Head(nn.Module):
         )(x)
 
 
-class HRNetMethod(base.Method):
+class HRNetMethod(hrnet_trunk.HRNetTrunk):
     """HRNetV2 + C1 with a cross-entropy at the size of its logits."""
 
     module_class = HRNetC1
@@ -113,21 +113,3 @@ class HRNetMethod(base.Method):
         """Returns "total" and "seg"; the label may be reduced by 4 already."""
         part = losses.coarse_loss(self.loss_rule, outputs["coarse"], batch["label"])
         return {"total": part, "seg": part}
-
-    def import_backbone(
-        self, variables: base.Variables, state_dict: Mapping[str, np.ndarray]
-    ) -> base.Variables:
-        """Returns `variables` with the trunk of an ImageNet classifier.
-
-        Args:
-            variables: of this method; not changed.
-            state_dict: PyTorch name -> array; what classifies is dropped.
-        """
-        return super().import_backbone(variables, hrnet.trunk_of(state_dict))
-
-    def _check_model(self) -> None:
-        module = self.module
-        base.check_choice("config.model.size", module.size, hrnet.SIZES)
-        base.check_choice("config.model.stem_stride", module.stem_stride, (1, 2))
-        base.check_range("config.model.width", module.width, low=0)
-        base.check_range("config.model.stem_width", module.stem_width, low=1)

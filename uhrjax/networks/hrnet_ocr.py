@@ -23,6 +23,7 @@ from flax.typing import Dtype
 from uhrjax import losses, weights
 from uhrjax.backbones import hrnet
 from uhrjax.methods import base
+from uhrjax.networks import hrnet_trunk
 from uhrjax.nn import conv, ocr
 from uhrjax.ops import resize
 
@@ -102,7 +103,7 @@ class AuxiliaryHead(nn.Module):
         return conv.Conv(features=self.num_classes, bias=True, name="classify")(x)
 
 
-class HRNetOCRMethod(base.Method):
+class HRNetOCRMethod(hrnet_trunk.HRNetTrunk):
     """HRNetV2 + OCR with a cross-entropy of each head."""
 
     module_class = HRNetOCR
@@ -123,21 +124,7 @@ class HRNetOCRMethod(base.Method):
         """
         return super().import_torch(weights.without_wrapper(state_dict))
 
-    def import_backbone(
-        self, variables: base.Variables, state_dict: Mapping[str, np.ndarray]
-    ) -> base.Variables:
-        """Returns `variables` with the trunk of an ImageNet classifier.
-
-        Args:
-            variables: of this method; not changed.
-            state_dict: PyTorch name -> array; what classifies is dropped.
-        """
-        return super().import_backbone(variables, hrnet.trunk_of(state_dict))
-
     def _check_model(self) -> None:
-        module = self.module
-        base.check_choice("config.model.size", module.size, hrnet.SIZES)
-        base.check_choice("config.model.stem_stride", module.stem_stride, (1, 2))
-        base.check_range("config.model.width", module.width, low=0)
-        for name in ("stem_width", "features", "hidden"):
-            base.check_range(f"config.model.{name}", getattr(module, name), low=1)
+        super()._check_model()
+        for name in ("features", "hidden"):
+            base.check_range(f"config.model.{name}", getattr(self.module, name), low=1)

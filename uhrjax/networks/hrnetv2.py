@@ -6,17 +6,13 @@ they are joined at the finest, a quarter of the image, where 1x1 convolutions cl
 `hrnet` is the same trunk with Foveation's head and loss, `hrnet_ocr` with MagNet's.
 """
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.typing import Dtype
 
 from uhrjax.backbones import hrnet
-from uhrjax.methods import base
-from uhrjax.networks import network
+from uhrjax.networks import hrnet_trunk, network
 from uhrjax.nn import conv
 from uhrjax.ops import resize
 
@@ -66,26 +62,8 @@ class HRNetV2(nn.Module):
         return {"coarse": coarse, "logits": full, "features": x}
 
 
-class HRNetV2Method(network.NetworkMethod):
+class HRNetV2Method(hrnet_trunk.HRNetTrunk, network.NetworkMethod):
     """HRNetV2 with a cross-entropy."""
 
     module_class = HRNetV2
     torch_names = TORCH_NAMES
-
-    def import_backbone(
-        self, variables: base.Variables, state_dict: Mapping[str, np.ndarray]
-    ) -> base.Variables:
-        """Returns `variables` with the trunk of an ImageNet classifier.
-
-        Args:
-            variables: of this method; not changed.
-            state_dict: PyTorch name -> array; what classifies is dropped.
-        """
-        return super().import_backbone(variables, hrnet.trunk_of(state_dict))
-
-    def _check_model(self) -> None:
-        module = self.module
-        base.check_choice("config.model.size", module.size, hrnet.SIZES)
-        base.check_choice("config.model.stem_stride", module.stem_stride, (1, 2))
-        base.check_range("config.model.width", module.width, low=0)
-        base.check_range("config.model.stem_width", module.stem_width, low=1)
