@@ -363,7 +363,7 @@ def test_an_imagenet_hrnet_fills_the_trunk_and_drops_its_classifier():
         ({"gsm_eval": "all"}, "use one of sample, mode, mean"),
         ({"activation": "gelu"}, "use one of relu6, relu"),
         ({"segmenter": {}}, "config.segmenter.method is not set"),
-        ({"segmenter": {"method": "unet"}}, "'unet' is unknown"),
+        ({"segmenter": {"method": "vnet"}}, "'vnet' is unknown"),
         (
             {"segmenter": {"method": "fctl", "model": {"contexts": ("2",)}}},
             "use a network of one view",
