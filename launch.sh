@@ -154,7 +154,9 @@ case "${1:-}" in
     install test
     .venv/bin/ruff format --check .
     .venv/bin/ruff check .
-    .venv/bin/python -m pytest "$@"
+    # A file's tests stay together and in order: they share what they trained.
+    .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist loadfile \
+      --no-loadscope-reorder "$@"
     ;;
   table)
     shift
