@@ -186,7 +186,9 @@ def test_files_are_labelled_with_all_that_prediction_writes(run, files, tmp_path
         with rasterio.open(likely) as file:
             shares = file.read().astype(np.float32)
         np.testing.assert_allclose(shares.sum(0), 1, atol=0.01)
-        np.testing.assert_array_equal(shares.argmax(0), labels)
+        # Two classes may round to the same float16: the label is one of the largest.
+        ours = np.take_along_axis(shares, labels[None].astype(int), axis=0)[0]
+        np.testing.assert_array_equal(ours, shares.max(0))
 
 
 def test_a_started_scene_goes_on_from_any_row(run):
