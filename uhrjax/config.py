@@ -82,6 +82,7 @@ def parse_flags(argv: list[str]) -> tuple[str | None, list[str]]:
         errors.InputError: an unknown flag, or a wrong value.
     """
     spec, overrides, rest = _split(argv)
+    flags.FLAGS.unparse_flags()  # of a call before in this process
     try:
         left = flags.FLAGS(rest)
     except flags.Error as error:
