@@ -261,8 +261,8 @@ def network(group: ml_collections.ConfigDict, name: str, *, small: bool) -> None
 
 
 PFNET_WORDS = (
-    "isaid", "vaihingen", "potsdam", "synthetic", "landcover", "folder", "small",
-    "smoke",
+    "isaid", "vaihingen", "potsdam", "cityscapes", "ade20k", "bdd", "synthetic",
+    "landcover", "folder", "small", "smoke",
 )  # fmt: skip
 
 
@@ -283,6 +283,9 @@ def pfnet_data(
     for name in ("vaihingen", "potsdam"):
         if name in found:
             isprs(config, name)
+    for name in GENERAL:
+        if name in found:
+            general(config, name)
     if "synthetic" in found:
         synthetic(config, "landcover" if "landcover" in found else "objects")
         small(config)
@@ -321,6 +324,31 @@ def isprs(config: ml_collections.ConfigDict, name: str) -> None:
     config.learning_rate = 0.01
     config.data.augment.scale = (0.5, 2.0)  # code
     config.data.augment.vflip = 0.0
+
+
+GENERAL = {  # data set of PFNet's Table 6 -> prepared name, classes, tile, epochs
+    "cityscapes": ("cityscapes/official", 19, 768, 200),
+    "ade20k": ("ade20k/official", 150, 512, 100),
+    "bdd": ("bdd100k/official", 19, 512, 200),
+}
+
+
+def general(config: ml_collections.ConfigDict, name: str) -> None:
+    """Street and everyday scenes (Table 6).
+
+    The paper states no recipe but that all networks have the same one; this is ours.
+    """
+    config.data.name, config.num_classes, config.tile, config.epochs = GENERAL[name]
+    config.data.split = config.data.val_split = "val"  # Table 6
+    config.stride = config.tile // 2
+    config.eval.stride = config.tile * 2 // 3
+    config.eval.protocol, config.eval.every = "scene", 10
+    config.learning_rate = 0.01
+    config.schedule.offset = 0
+    config.data.augment.scale, config.data.augment.blur = (0.5, 2.0), ()
+    config.data.augment.vflip = config.data.augment.rotate90 = 0.0  # the sky is above
+    if "boundary_rule" in config.loss:
+        config.loss.boundary_rule = "all_classes"  # no class is a background there
 
 
 def folder(config: ml_collections.ConfigDict) -> None:

@@ -3,7 +3,8 @@
 Network: `pspnet` (default), `deeplabv3`, `deeplabv3plus`, `fcn`, `denseaspp`,
 `refinenet`, `danet`, `ocnet`, `ccnet`, `emanet`, `encnet`, `hrnetv2`, `sfnet`, `gscnn`,
 `ranet`, `farseg`, `pointrend`, `unet`, `icnet`, `segnet`, `upernet`, `semantic_fpn`.
-Data: `isaid` (default), `vaihingen`, `potsdam` with PFNet's recipe; `deepglobe`,
+Data: `isaid` (default), `vaihingen`, `potsdam` with PFNet's recipe; `cityscapes`,
+`ade20k`, `bdd` of its Table 6 (the recipe is ours); `deepglobe`,
 `inria` with FCtL's; `synthetic` (procedural scenes, minutes on a CPU; `landcover`, or
 `parcels`: FCtL's), `folder` (your own images and masks), `folder,small` (on a CPU);
 `smoke` with any of them.

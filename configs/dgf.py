@@ -1,8 +1,9 @@
 """Deep guided filter behind a scene made small, a row of MagNet's tables.
 
 Data: `deepglobe` (default, ResNet-50 FPN at 508 px), `cityscapes` (HRNetV2-W18-small-v2
-+ OCR at 128 x 256 px), `synthetic` (procedural landcover, minutes on a CPU), `folder`
-(your own images and masks); `smoke` with any of them. Network: any that
++ OCR at 128 x 256 px), `synthetic` (procedural landcover, minutes on a CPU;
+`synthetic,objects`: many tiny ones), `folder` (your own images and masks); `smoke` with
+any of them. Network: any that
 `configs/baseline.py` lists instead of the data set's. The recipe is that of MagNet's
 segmentation networks; none is published.
 """
@@ -11,7 +12,7 @@ import ml_collections
 
 from configs import base
 
-DATA = ("deepglobe", "cityscapes", "synthetic", "folder", "smoke")
+DATA = ("deepglobe", "cityscapes", "synthetic", "objects", "folder", "smoke")
 WORDS = (*DATA, *base.NETWORKS)
 
 
@@ -39,6 +40,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         folder(config)
     if "synthetic" in words or "smoke" in words:
         synthetic(config)
+    if "objects" in words:
+        objects(config)
     if "smoke" in words:
         smoke(config)
     for word in words:
@@ -100,6 +103,12 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
     del config.loss["ohem_min_kept"]
     config.batch_size, config.epochs, config.eval.every = 8, 3, 3
     config.data.augment.vflip, config.data.augment.rotate90 = 0.5, 0.75
+
+
+def objects(config: ml_collections.ConfigDict) -> None:
+    """Tiny objects instead, of which a third as many scenes exist."""
+    config.data.name, config.num_classes = "synthetic/objects_tiny", 16
+    config.epochs = config.eval.every = 16  # about as many steps as MagNet has there
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:

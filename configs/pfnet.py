@@ -1,8 +1,9 @@
 """PFNet / PointFlow (CVPR 2021). Sources: the paper and, where marked, its code.
 
-Variants: `isaid` (default), `vaihingen`, `potsdam`, `synthetic` (procedural scenes,
-minutes on a CPU), `synthetic,landcover`, `folder` (your own images and masks),
-`folder,small` (the same on a CPU); `smoke` with any of them.
+Variants: `isaid` (default), `vaihingen`, `potsdam`, `cityscapes`, `ade20k`, `bdd`
+(Table 6; the recipe is ours), `synthetic` (procedural scenes, minutes on a CPU),
+`synthetic,landcover`, `folder` (your own images and masks), `folder,small` (the same
+on a CPU); `smoke` with any of them.
 """
 
 import ml_collections

@@ -2,8 +2,9 @@
 
 Data, networks and recipe are those of `configs/dgf.py`, which is another such row:
 `deepglobe` (default, ResNet-50 FPN at 508 px), `cityscapes` (HRNetV2-W18-small-v2 + OCR
-at 128 x 256 px), `synthetic` (procedural landcover, minutes on a CPU), `folder` (your
-own images and masks); `smoke` with any of them.
+at 128 x 256 px), `synthetic` (procedural landcover, minutes on a CPU;
+`synthetic,objects`: many tiny ones), `folder` (your own images and masks); `smoke` with
+any of them.
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """SemanticFPN as PFNet's tables have it: no pyramid pooling (Table 2: 61.3).
 
-Variants: `isaid` (default), `vaihingen`, `potsdam`, `synthetic`,
-`synthetic,landcover`, `folder`, `folder,small`; `smoke` with any of them.
+Variants: `isaid` (default), `vaihingen`, `potsdam`, `cityscapes`, `ade20k`, `bdd`,
+`synthetic`, `synthetic,landcover`, `folder`, `folder,small`; `smoke` with any of them.
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """UPerNet as PFNet's tables have it: the baseline with pyramid pooling (Table 4: 63.8).
 
-Variants: `isaid` (default), `vaihingen`, `potsdam`, `synthetic`,
-`synthetic,landcover`, `folder`, `folder,small`; `smoke` with any of them.
+Variants: `isaid` (default), `vaihingen`, `potsdam`, `cityscapes`, `ade20k`, `bdd`,
+`synthetic`, `synthetic,landcover`, `folder`, `folder,small`; `smoke` with any of them.
 """
 
 import ml_collections

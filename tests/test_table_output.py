@@ -51,7 +51,7 @@ def test_the_list_counts_rows_by_state(capsys, runs):
     (line,) = re.findall(r"^2a +synthetic .*$", found, re.MULTILINE)
     assert line.split()[2:7] == ["6", "1", "1", "4", "0"]  # rows, run, differ, not, gap
     (line,) = re.findall(r"^6 +ade20k .*$", found, re.MULTILINE)
-    assert line.split()[2:7] == ["5", "0", "0", "0", "5"]
+    assert line.split()[2:7] == ["5", "0", "0", "5", "0"]
     for name in ("pfnet:", "fctl:", "foveation:", "magnet:"):
         assert name in found
 
@@ -194,7 +194,32 @@ def test_experiments_tell_what_was_run_and_no_path_of_this_machine(
     assert "| miou | % | mean over classes of TP / (TP + FP + FN)" in found
     empty = tmp_path / "empty"
     said(capsys, f"--experiments={target}", f"--runs={empty}")
+    assert target.read_text() == found  # of runs elsewhere nothing is lost
+    target.unlink()
+    said(capsys, f"--experiments={target}", f"--runs={empty}")
     assert "Nothing has been run yet." in target.read_text()
+
+
+def test_experiments_keep_rows_whose_runs_are_elsewhere(capsys, runs, tmp_path):
+    target = tmp_path / "EXPERIMENTS.md"
+    said(capsys, f"--experiments={target}", f"--runs={runs}")
+    here = tmp_path / "here"
+    training = recipe_of("pfnet", "2a", "SemanticFPN").training
+    write_run(here / "fpn-0", training, scores={"miou": 0.5}, changes={"epochs": 4})
+    write_run(here / "upernet-5", recipe_of("pfnet", "2a", "+PPM").training, seed=5)
+    said(capsys, "pfnet", f"--experiments={target}", f"--runs={here}")
+    found = target.read_text()
+    table = found.partition("### pfnet 2a")[2].partition("###")[0]
+    state = re.search(r"^\| SemanticFPN .* (\[\d\]) \|$", table, re.MULTILINE)[1]
+    assert f"{state} epochs: 8 -> 4" in table
+    state = re.search(r"^\| \+PPM\+sal.*bound.* (\[\d\]) \|$", table, re.MULTILINE)[1]
+    assert f"{state} epochs: 8 -> 3" in table  # another number than it had
+    assert "+PPM | [50.0 (1)](#upernet-5)" in table  # a run that is here counts
+    for name in ("upernet-0", "upernet-1", "pfnet-0", "fpn-0", "upernet-5"):
+        assert found.count(f'<a id="{name}"></a>') == 1
+    again = tmp_path / "again"
+    said(capsys, f"--experiments={target}", f"--runs={again}")
+    assert target.read_text() == found
 
 
 def commands_of(capsys, *argv):

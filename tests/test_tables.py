@@ -54,14 +54,14 @@ def trainings():
     found = {}
     for paper in papers():
         for name, row in rows(paper):
-            data = (*paper.datasets_of(name), paper_lib.SYNTHETIC, paper_lib.SMOKE)
+            data = (*paper.datasets_of(name), *paper.procedural)
             for dataset in data:
                 if dataset in paper.datasets and not paper.printed(name, row, dataset):
                     continue
                 recipe = recipe_lib.of_row(paper, name, row, dataset)
                 if recipe is None:
                     continue
-                own = [recipe.training, recipe.refine, recipe.count]
+                own = [recipe.training, recipe.refine]
                 for training in (*own, *recipe.ensemble, *recipe.maps):
                     if training is not None:
                         where = f"{paper.name}-{name}-{row}-{dataset}"
@@ -171,7 +171,7 @@ def test_counted_figures_stand_in_the_table_without_any_run():
     counted = lambda recipe: {"params_m": 33.0, "gflops_512": 85.7}  # noqa: E731
     found = table.blocks(pfnet, "6", [], ("cityscapes",), counted)
     line = found[0].lines[-1]
-    assert line.row == "PFNet" and line.state == "gap"
+    assert line.row == "PFNet" and line.state == "not run"
     assert text.both(line.cells["gflops_512"]) == "85.8 | 85.7"
     assert text.both(line.cells["miou"]) == "80.3 | -"
 
@@ -185,3 +185,21 @@ def test_files_are_read_from_the_repository_only():
         paper_lib.tables_of(paper_lib.load("pfnet"), "9")
     with (FOLDER / "pfnet.csv").open() as file:
         assert next(csv.reader(file)) == ["table", "row", "dataset", "metric", "value"]
+
+
+def test_a_further_procedural_column_has_the_synthetic_rows_on_other_scenes():
+    magnet = paper_lib.load("magnet")
+    data = {
+        row: [
+            recipe_lib.of_row(magnet, "S2", row, column).training.config().data.name
+            for column in magnet.columns
+        ]
+        for row in ("Downsample", "DGF", "MagNet")
+    }
+    expected = ["synthetic/landcover_many", "synthetic/objects_tiny"]
+    assert data == dict.fromkeys(data, expected)
+    training = recipe_lib.of_row(magnet, "S2", "MagNet", "synthetic-objects").training
+    assert training.name == "magnet-synthetic-objects" and not training.weights
+    assert magnet.columns == ("synthetic", "synthetic-objects")
+    fctl = paper_lib.load("fctl")
+    assert fctl.columns == ("synthetic",)

@@ -74,8 +74,10 @@ def _show(
 ) -> None:
     """Prints tables, or writes them to the file that was named."""
     if given.experiments:
-        found = experiments.write(blocks, pathlib.Path(given.runs).expanduser())
-        pathlib.Path(given.experiments).write_text(found)
+        target = pathlib.Path(given.experiments)
+        before = target.read_text() if target.is_file() else ""
+        folder = pathlib.Path(given.runs).expanduser()
+        target.write_text(experiments.write(blocks, folder, before))
         print(f"written to {given.experiments}")
     elif given.html:
         page.write(pathlib.Path(given.html), blocks)
@@ -136,8 +138,7 @@ def _formatted(blocks: Sequence[table_lib.Block], how: str) -> str:
 
 
 def _check_data(datasets: Sequence[str], papers: Sequence[paper_lib.Paper]) -> None:
-    known = {name for paper in papers for name in paper.datasets}
-    known |= {paper_lib.SYNTHETIC, paper_lib.SMOKE}
+    known = {name for paper in papers for name in (*paper.datasets, *paper.procedural)}
     for name in datasets:
         if name not in known:
             raise errors.InputError(

@@ -21,10 +21,9 @@ SIDE = 512  # px, of the papers' counts
 
 def of_recipe(recipe: recipe_lib.Recipe) -> dict[str, float]:
     """Returns metric -> figure of a row's network, {} if the row has none."""
-    training = recipe.training or recipe.count
-    if training is None:
+    if recipe.training is None:
         return {}
-    return _of_json(json.dumps(config_lib.to_json(training.config())))
+    return _of_json(json.dumps(config_lib.to_json(recipe.training.config())))
 
 
 @functools.cache

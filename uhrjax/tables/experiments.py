@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from uhrjax import metrics
-from uhrjax.tables import result, text
+from uhrjax.tables import earlier, result, text
 from uhrjax.tables import table as table_lib
 
 HEAD = """# Experiments
@@ -14,34 +14,49 @@ HEAD = """# Experiments
 Made by `python -m uhrjax.tables --experiments=EXPERIMENTS.md` from the reports of
 finished runs; do not edit. Cells: paper / ours, mean ± standard deviation over seeds
 (number of seeds); [in brackets]: not made as the row says, and why is said below.
-Tables without any run are left out: `python -m uhrjax.tables` lists them.
+Tables without any run are left out: `python -m uhrjax.tables` lists them. Rows whose
+runs are not on the machine stay as they were in the file.
 """
+RUNS, METRICS = "## Runs", "## Metrics"
 
 
-def write(blocks: Sequence[table_lib.Block], folder: pathlib.Path) -> str:
+def write(
+    blocks: Sequence[table_lib.Block], folder: pathlib.Path, before: str = ""
+) -> str:
     """Returns the text.
 
     Args:
         blocks: of all tables.
         folder: of the runs, whose names are relative to it.
+        before: the text that it replaces; what it tells of other runs is kept.
     """
+    old = earlier.read(before)
     filled = [block for block in blocks if any(line.scores for line in block.lines)]
-    parts = [HEAD]
-    if not filled:
-        parts.append("Nothing has been run yet.\n")
-    for block in filled:
-        kept = [line for line in block.lines if line.state != "gap"]
-        parts.append(
-            text.markdown(
-                table_lib.with_lines(block, kept),
-                lambda one: f"#{_name(one.where, folder)}",
-            )
-            + f"\n`python -m uhrjax.tables {block.paper.name} {block.table} "
-            f"--data={block.dataset} --commands`\n"
-        )
+    made = "\n".join(_table(block, folder) for block in filled)
     if filled:
-        parts += [_runs(filled, folder), _metrics(filled)]
-    return "\n".join(parts)
+        made += f"\n{_runs(filled, folder)}\n{_metrics(filled)}"
+    new = earlier.read(made)
+    if not (new or old):
+        return f"{HEAD}\nNothing has been run yet.\n"
+    found = {**old, **new}
+    for title in new.keys() & old.keys():
+        merge = earlier.union if title in (RUNS, METRICS) else earlier.carry_over
+        found[title] = merge(new[title], old[title])
+    last = [(title, found.pop(title)) for title in (RUNS, METRICS)]
+    tables = sorted(found.items(), key=lambda pair: pair[0].split()[1])  # by paper
+    return "\n".join([HEAD, *(own.text(title) for title, own in (*tables, *last))])
+
+
+def _table(block: table_lib.Block, folder: pathlib.Path) -> str:
+    """Returns a table whose figures link to the list of runs."""
+    kept = [line for line in block.lines if line.state != "gap"]
+    drawn = text.markdown(
+        table_lib.with_lines(block, kept), lambda one: f"#{_name(one.where, folder)}"
+    )
+    return (
+        f"{drawn}\n`python -m uhrjax.tables {block.paper.name} {block.table} "
+        f"--data={block.dataset} --commands`\n"
+    )
 
 
 def _runs(blocks: Sequence[table_lib.Block], folder: pathlib.Path) -> str:
@@ -51,7 +66,7 @@ def _runs(blocks: Sequence[table_lib.Block], folder: pathlib.Path) -> str:
         for line in block.lines:
             found.update({one.where: one for one in line.scores})
     lines = [
-        "## Runs", "",
+        RUNS, "",
         "| run | data, split | seed | step | mIoU % | device | finished | version |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -80,7 +95,7 @@ def _metrics(blocks: Sequence[table_lib.Block]) -> str:
         group, _, of_class = name.partition("/")
         found[f"{group}/*" if of_class else name] = metrics.definition(name)
     lines = [
-        "## Metrics",
+        METRICS,
         "",
         "| name | unit | what it is | source |",
         "| " + "--- | " * 4,

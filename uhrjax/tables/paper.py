@@ -13,6 +13,7 @@ from uhrjax import errors
 
 FOLDER = pathlib.Path("configs/tables")
 SYNTHETIC, SMOKE = "synthetic", "smoke"  # columns that no paper has
+PROCEDURAL = {SYNTHETIC: "synthetic", SMOKE: "synthetic,smoke"}  # words of a config
 MERGED = ("set", "score")  # keys of a row that a data set adds to
 
 
@@ -40,6 +41,7 @@ class Paper:
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]]  # table -> row -> how it is run
     weights: Mapping[str, str]  # config or config:data -> published weights it needs
     data: Mapping[str, Mapping[str, Any]]  # data set -> facts about it
+    procedural: Mapping[str, str]  # columns that no paper has -> words of a config
 
     def datasets_of(self, table: str) -> tuple[str, ...]:
         """Returns the data sets of a table, in the paper's order."""
@@ -69,7 +71,8 @@ class Paper:
     def how(self, table: str, row: str, dataset: str) -> dict[str, Any] | None:
         """Returns how a row is run on a data set, None if it is not."""
         given = dict(self.rows[table][row])
-        own = given.get(SYNTHETIC if dataset == SMOKE else dataset, {})
+        shared = given.get(SYNTHETIC, {}) if dataset in self.procedural else {}
+        own = given.get(dataset, shared)
         if own is False:
             return None
         found = {key: v for key, v in given.items() if key not in self._all_data}
@@ -80,7 +83,12 @@ class Paper:
 
     @property
     def _all_data(self) -> tuple[str, ...]:
-        return (*self.datasets, SYNTHETIC)
+        return (*self.datasets, *self.procedural)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Data sets that every table has beside the paper's."""
+        return tuple(name for name in self.procedural if name != SMOKE)
 
 
 def names(folder: pathlib.Path = FOLDER) -> list[str]:
@@ -110,7 +118,7 @@ def load(name: str, folder: pathlib.Path = FOLDER) -> Paper:
         name=name, title=own["title"], link=own["link"],
         datasets=tuple(own["datasets"]), values=values, titles=own["titles"],
         notes=own.get("notes", {}), rows=own["rows"], weights=own.get("weights", {}),
-        data=own.get("data", {}),
+        data=own.get("data", {}), procedural=PROCEDURAL | own.get("procedural", {}),
     )  # fmt: skip
 
 

@@ -86,7 +86,6 @@ class Recipe:
     refine: Training | None = None  # whose network refines what it is scored on
     ensemble: tuple[Training, ...] = ()  # or: runs whose mean is scored
     maps: tuple[Training, ...] = ()  # runs of fixed patches that say how wide is right
-    count: Training | None = None  # whose network is counted where none can be run
 
     @property
     def score_name(self) -> str:
@@ -103,9 +102,7 @@ def of_row(paper: paper_lib.Paper, table: str, row: str, dataset: str) -> Recipe
     if given is None:
         return None
     if "gap" in given:
-        config, _, words = given.get("count", "").partition(":")
-        counted = Training(f"configs/{config}.py:{words}") if config else None
-        return Recipe(gap=given["gap"], count=counted)
+        return Recipe(gap=given["gap"])
     make = functools.partial(_training, paper, dataset)
     if "ensemble" in given:
         return Recipe(ensemble=tuple(make(name) for name in given["ensemble"]))
@@ -145,14 +142,14 @@ def _training(
         stage: that is scored.
     """
     config, _, words = name.partition(":")
-    data = f"{paper_lib.SYNTHETIC},smoke" if dataset == paper_lib.SMOKE else dataset
+    data = paper.procedural.get(dataset, dataset)
     own, needs = [], []
     for key, value in (changes or {}).items():
         if isinstance(value, str) and value.startswith("@"):
             needs.append((key, _training(paper, dataset, value[1:])))
         else:
             own.append((key, text_of(value)))
-    real = dataset not in (paper_lib.SYNTHETIC, paper_lib.SMOKE)
+    real = dataset not in paper.procedural
     keys = [f"{config}:{word}" for word in (*words.split(","), dataset)] + [config]
     weights = next((paper.weights[key] for key in keys if key in paper.weights), "")
     spec = f"configs/{config}.py:{','.join(filter(None, (data, words)))}"

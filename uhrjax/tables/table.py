@@ -93,11 +93,11 @@ def blocks(
         paper: that has it.
         table: its name.
         runs: that are finished.
-        datasets: words of configs; (): those of the paper and the synthetic one.
+        datasets: words of configs; (): those of the paper and the synthetic ones.
         count: returns what can be counted without a run; None: nothing is.
         costs: also show what rows cost, where the paper does not.
     """
-    wanted = tuple(datasets) or (*paper.datasets_of(table), paper_lib.SYNTHETIC)
+    wanted = tuple(datasets) or (*paper.datasets_of(table), *paper.columns)
     found = []
     for dataset in wanted:
         column = _Column(paper, table, dataset, runs, count, costs)
@@ -132,7 +132,6 @@ class _Column:
         note = self.paper.notes_of(self.table).get(row, "") if is_own else ""
         if recipe is None or recipe.gap:
             cells = {name: Cell(text) for name, text in printed.items()}
-            cells |= self._counted(recipe, printed)
             remarks = (recipe.gap, note) if recipe else (note,)
             return Line(row, recipe, cells, "gap", tuple(filter(None, remarks)))
         scores = _chosen(result.find(recipe, self.runs))
@@ -184,11 +183,11 @@ class _Column:
         return (*plain, *(f"{group}/{name}" for group in groups for name in classes))
 
     def _counted(
-        self, recipe: recipe_lib.Recipe | None, printed: Mapping[str, str]
+        self, recipe: recipe_lib.Recipe, printed: Mapping[str, str]
     ) -> dict[str, Cell]:
         """Returns the cells of what is counted without a run."""
         wanted = [name for name in COUNTED if name in printed or self.costs]
-        if not (wanted and recipe and self.count):
+        if not (wanted and self.count):
             return {}
         found = self.count(recipe)
         return {
