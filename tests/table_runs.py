@@ -55,7 +55,7 @@ def write_report(folder, config, scores, *, training=True, **report):
         "trained_steps": [8, 8], "weights_hash": "aabbccdd00112233",
         "device": "1 x cpu (cpu)", "version": "0.1.0", "seconds_per_megapixel": 0.5,
         "device_peak_mb": None, "finished": "2026-01-01T00:00:00Z", "scores": scores,
-        "classes": {name: {"iou": scores["miou"]} for name in LANDCOVER},
+        "classes": {name: {"iou": scores["miou"], "pixels": 9} for name in LANDCOVER},
         "config": tree, **report,
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(found))

@@ -134,9 +134,11 @@ def test_labels_without_boundary_are_left_out_of_the_boundary_accuracy(run, caps
     flags = ["--config.eval.panels=0", "--config.eval.void=(0,1)"]
     assert session.evaluate(run, flags) == 0
     said = capsys.readouterr().out  # no class is left, so no boundary
-    assert "mBA" not in said and "mba" not in report_of(run / "refine")["scores"]
+    place = run / "refine/scored/void=0+1"
+    assert "mBA" not in said and "mba" not in report_of(place)["scores"]
     assert session.evaluate(run, flags[:1]) == 0
     assert "boundary accuracy" in capsys.readouterr().out
+    assert "mba" in report_of(run / "refine")["scores"]
 
 
 def test_a_refinement_that_broke_goes_on_bit_for_bit(run, words, tmp_path, monkeypatch):

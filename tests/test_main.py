@@ -12,7 +12,6 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from tiny_run import METHODS, arguments
 
 from uhrjax import errors, initialize, main, metrics
@@ -89,8 +88,7 @@ def test_a_run_scored_elsewhere_keeps_its_own_report(
         "pfnet", squares, data_root, runs / "pfnet", "--config.eval.blend=montage",
         f"--output={tmp_path}/scored", mode="evaluate",
     )  # fmt: skip
-    with flagsaver.flagsaver():  # the flag is not for the tests below
-        main.main(argv)
+    main.main(argv)
     assert (runs / "pfnet/report.json").read_text() == before
     report = json.loads((tmp_path / "scored/report.json").read_text())
     assert report["config"]["eval"]["blend"] == "montage"
@@ -104,8 +102,13 @@ def test_crops_protocol_counts_every_patch(runs, squares, data_root):
         "upernet", squares, data_root, runs / "upernet", "--config.eval.protocol=crops",
         mode="evaluate",
     )  # fmt: skip
+    before = (runs / "upernet/report.json").read_text()
     main.main(argv)
-    report = json.loads((runs / "upernet/report.json").read_text())
+    # Another way to score than in training has a place of its own.
+    assert (runs / "upernet/report.json").read_text() == before
+    place = runs / "upernet/scored/protocol=crops"
+    assert (place / "masks").is_dir()
+    report = json.loads((place / "report.json").read_text())
     # 3 x 2 and 2 x 3 patches of 32 px, shifted inward at borders; and the scene of 1 px
     assert np.sum(report["confusion"]) == 12 * 32 * 32 + 1
 

@@ -132,13 +132,13 @@ def test_cascadepsp_behind_a_method_equals_cascadepsp_on_its_files(
 def test_evaluation_behind_another_method_refines_every_scene(
     runs, cascaded, squares, data_root, echo, capsys
 ):
-    before = json.loads((runs / "pfnet/report.json").read_text())
     flags = [f"--config.refine={cascaded}", "--config.eval.panels=0"]
-    try:
-        assert session.evaluate(runs / "pfnet", flags) == 0
-        after = json.loads((runs / "pfnet/report.json").read_text())
-    finally:
-        (runs / "pfnet/report.json").write_text(json.dumps(before))
+    assert session.evaluate(runs / "pfnet", flags) == 0
+    place = trained.load_run(runs / "pfnet", flags).score_folder
+    assert place.parent == runs / "pfnet/scored" and place.name.startswith("refine=")
+    after = json.loads((place / "report.json").read_text())
+    before = json.loads((runs / "pfnet/report.json").read_text())
+    assert before["config"]["refine"] == ""
     assert f"refined by   {cascaded}" in capsys.readouterr().out
     assert np.sum(after["confusion"]) == np.sum(before["confusion"])
     # The stand-in repeats what it is given, up to resampling.

@@ -134,7 +134,7 @@ def scored_again(tmp_path, recipe, **changes):
     where = source / "scored" / recipe.score_name
     where.mkdir(parents=True)
     report["scores"]["miou"] = 0.9
-    report["classes"] = {name: {"iou": 0.9} for name in report["classes"]}
+    report["classes"] = {name: {"iou": 0.9, "pixels": 9} for name in report["classes"]}
     for key, value in changes.pop("config", {}).items():
         group, _, leaf = key.rpartition(".")
         (report["config"][group] if group else report["config"])[leaf] = value
@@ -278,3 +278,11 @@ def test_costs_are_shown_beside_any_table(tmp_path):
     )  # fmt: skip
     shown_ = [text.both(block.lines[0].cells[name]) for name in block.metrics]
     assert shown_ == ["50.0 (1)", "31.1", "82.0", "[0.50 (1)]", "[123.0 (1)]"]
+
+
+def test_a_class_that_no_label_has_is_left_out_of_the_synthetic_mean(tmp_path):
+    training = recipe_of("magnet", "S2", "Patching").training
+    classes = {name: {"iou": 0.6, "pixels": 5} for name in ("urban", "water")}
+    classes["unknown"] = {"iou": 0.0, "pixels": 0}  # predicted somewhere
+    write_run(tmp_path / "a", training, classes=classes)
+    assert shown(line_of(tmp_path, "magnet", "S2", "Patching")) == "60.0 (1)"

@@ -6,8 +6,9 @@ import difflib
 import importlib.util
 import json
 import pathlib
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -357,3 +358,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def slug(settings: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns settings, (key, value) pairs, as parts of a folder's name."""
+    return [f"{key.rpartition('.')[2]}={_word(value)}" for key, value in settings]
+
+
+def _word(value: str) -> str:
+    """Returns a value in characters that every shell and file system takes."""
+    kept = re.sub("[^A-Za-z0-9_.,-]", "", value).strip(",")
+    return kept.replace(",", "+") or "none"

@@ -20,7 +20,7 @@ flags.DEFINE_string("workdir", "", "folder of the run; default runs/<config>-<va
 flags.DEFINE_string("checkpoint", "", "all but train: folder of a finished run")
 flags.DEFINE_string("input", "", "predict, refine: a file, a folder, or 'scenes/*.tif'")
 flags.DEFINE_string("images", "", "refine: what the label maps of --input label")
-flags.DEFINE_string("output", "", "folder for what is made; evaluate: the run's own")
+flags.DEFINE_string("output", "", "folder for what is made; evaluate: in the run")
 flags.DEFINE_integer("devices", 0, "of this host, 0: all; a CPU makes virtual ones")
 flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto")
 flags.DEFINE_integer("processes", 0, "several hosts: how many processes there are")

@@ -94,12 +94,16 @@ def _scoring(
 
 
 def evaluate(source: str | pathlib.Path, overrides: list[str], output: str = "") -> int:
-    """Scores a finished run again, in its own folder or `output`; returns 0."""
+    """Scores a finished run again; returns 0.
+
+    Into `output`, or its own folder, where a score with other settings than it was
+    trained with has a folder of its own: no report is lost.
+    """
     hosts.check_there(source)
     run = trained.load_run(source, overrides)
     config, method = run.config, run.method
     data = _open_data(config)
-    folder = pathlib.Path(output).expanduser() if output else run.path.parent.parent
+    folder = pathlib.Path(output).expanduser() if output else run.score_folder
     hosts.check_shared(folder)
     _print_start(str(run.path), folder, config, method, data)
     maps = coarse.prepare(config, data, folder) if method.reads_labels else None

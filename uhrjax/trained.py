@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -15,6 +16,11 @@ from uhrjax import config as config_lib
 from uhrjax.methods import base
 
 ORDER = "stages.json"  # of a run of several stages: their names, in order
+SCORED = "scored"  # folder in a run's: its scores with other settings
+OF_MACHINE = (  # settings that change no score
+    "data.root", "data.dir", "data.threads", "eval.batch_size", "eval.masks",
+    "eval.panels", "mesh.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +36,17 @@ class Trained:
     colours: tuple[tuple[int, int, int], ...]
     refiner: Trained | None = None  # that refines its label maps
     trained_steps: tuple[int, int] = (0, 0)  # done in its folder, and of how many
+    changes: tuple[tuple[str, str], ...] = ()  # settings other than it was trained with
+
+    @property
+    def score_folder(self) -> pathlib.Path:
+        """The run's own folder, or one in it for a score with other settings."""
+        told = [pair for pair in self.changes if not pair[0].startswith(OF_MACHINE)]
+        folder, name = self.path.parent.parent, "-".join(config_lib.slug(told))
+        if len(name) > 100:
+            digest = hashlib.sha256(name.encode()).hexdigest()
+            name = f"{name[:80]}-{digest[:8]}"
+        return folder / SCORED / name if name else folder
 
     @functools.cached_property
     def weights_hash(self) -> str:
@@ -117,4 +134,15 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
         classes=tuple(meta["classes"]),
         colours=tuple(tuple(colour) for colour in meta["colours"]),
         trained_steps=(latest, total),
+        changes=_changes(given, config),
     )
+
+
+def _changes(
+    given: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> tuple[tuple[str, str], ...]:
+    """Returns key -> value, as text, of what is not as it was given."""
+    before, now = (
+        config_lib.flatten(config_lib.to_json(own)) for own in (given, config)
+    )
+    return tuple((k, str(v)) for k, v in sorted(now.items()) if before.get(k) != v)

@@ -81,6 +81,35 @@ def test_tiff_without_a_place_is_written_when_asked_for(tmp_path):
         np.testing.assert_array_equal(file.read(1), labels)
 
 
+def test_a_large_geotiff_has_overviews_down_to_one_tile(tmp_path):
+    labels = drawn_scene.draw_labels(530, 1100)
+    scores = drawn_scene.draw_probabilities(labels)
+    info = drawn_scene.scene(530, 1100, crs=drawn_scene.UTM)
+    made = {"probabilities": "float16", "uncertainty": "entropy"}
+    files = drawn_scene.write(tmp_path, info, labels, scores=scores, **made)
+    for kind in ("labels", *made):
+        with rasterio.open(files[kind]) as file:
+            assert file.overviews(1) == [2, 4, 8]
+    with rasterio.open(files["labels"], overview_level=2) as file:
+        small = file.read(1)
+    assert small.shape == (67, 138)
+    assert set(np.unique(small)) == {0, 1, 2, 255}  # ids of pixels, no means of them
+    for value in (0, 1, 2, 255):
+        assert (small == value).mean() == pytest.approx(
+            (labels == value).mean(), abs=0.01
+        )
+    with rasterio.open(files["probabilities"], overview_level=0) as file:
+        small = file.read(1)
+    known = np.where((labels == 255)[..., None], np.nan, scores)[:528, :1096, 0]
+    means = np.nanmean(known.reshape(264, 2, 548, 2), axis=(1, 3))
+    np.testing.assert_allclose(small[:264, :548], means, atol=2e-3)
+    with rasterio.open(
+        drawn_scene.write(tmp_path / "b", drawn_scene.scene(256, 9), labels[:256, :9],
+        tiff=True)["labels"]
+    ) as file:  # fmt: skip
+        assert file.overviews(1) == []
+
+
 @pytest.mark.parametrize("crs", [None, drawn_scene.UTM], ids=["png", "geotiff"])
 def test_write_mask_equals_the_rows_written_one_by_one(tmp_path, crs):
     labels = drawn_scene.draw_labels(270, 90)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 import warnings
@@ -37,6 +38,9 @@ class Layout:
 def write(path: pathlib.Path, read_rows: ReadRows, layout: Layout) -> None:
     """Writes a tiled, deflated GeoTIFF in memory that does not grow with its height.
 
+    It has overviews, which viewers need to open a large file: of class ids the nearest
+    pixel, of measures the average.
+
     float16 is stored as GDAL's Float32 with NBITS=16: half the bytes, and GDAL of any
     version reads it (a Float16 type exists only since 3.11).
 
@@ -57,6 +61,11 @@ def write(path: pathlib.Path, read_rows: ReadRows, layout: Layout) -> None:
                 _describe(file, layout)
                 for strip, window in _strips(read_rows, layout.scene):
                     file.write(strip.astype(file.dtypes[0], copy=False), window=window)
+            if factors := _overview_factors(layout.scene):
+                is_id = layout.legend is not None
+                rule = rasterio.enums.Resampling["nearest" if is_id else "average"]
+                with rasterio.open(path, "r+", num_threads=_threads()) as file:
+                    file.build_overviews(factors, rule)
             with rasterio.open(path, num_threads=_threads()) as file:
                 for strip, window in _strips(read_rows, layout.scene):
                     stored = file.read(window=window).astype(strip.dtype, copy=False)
@@ -67,6 +76,12 @@ def write(path: pathlib.Path, read_rows: ReadRows, layout: Layout) -> None:
             raise OSError(
                 f"the file was not stored completely (disk full? GDAL says: {error})"
             ) from error
+
+
+def _overview_factors(scene: prepared.SceneInfo) -> list[int]:
+    """Returns 2, 4, ... until a whole overview is one tile."""
+    count = max(0, math.ceil(math.log2(max(scene.height, scene.width) / BLOCK)))
+    return [2 ** (k + 1) for k in range(count)]
 
 
 def _profile(layout: Layout) -> dict[str, Any]:

@@ -160,12 +160,12 @@ def plan(
 
     Args:
         papers: (paper, table) pairs.
-        datasets: words of configs; (): the tables' own.
+        datasets: words of configs; (): the tables' own, or else the procedural ones.
         seeds: of the runs.
         planner: knows what is done.
     """
     for paper, table in papers:
-        for dataset in datasets or paper.datasets_of(table):
+        for dataset in datasets or paper.datasets_of(table) or paper.columns:
             for row in paper.rows[table]:
                 printed = paper.printed(table, row, dataset)
                 if dataset in paper.datasets and not printed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,7 +45,7 @@ class Training:
         """The name of its folder but for the seed."""
         file, _, words = self.spec.partition(":")
         parts = [pathlib.Path(file).stem, *words.split(",")]
-        return "-".join([*parts, *slug(self.own)])
+        return "-".join([*parts, *config_lib.slug(self.own)])
 
     def config(self) -> ml_collections.ConfigDict:
         """Returns the config, checked; raises InputError."""
@@ -90,7 +89,7 @@ class Recipe:
     @property
     def score_name(self) -> str:
         """The folder, in that of the run, where it is scored once more."""
-        words = slug(self.score)
+        words = config_lib.slug(self.score)
         if self.refine is not None:
             words.append(f"refine={self.refine.name}")
         return "-".join(words)
@@ -159,14 +158,3 @@ def _training(
 def text_of(value: Any) -> str:
     """Returns a value as it stands on a command line; lists are tuples there."""
     return repr(tuple(value)) if isinstance(value, list) else str(value)
-
-
-def slug(settings: Settings) -> list[str]:
-    """Returns settings as parts of a folder's name."""
-    return [f"{key.rpartition('.')[2]}={_word(value)}" for key, value in settings]
-
-
-def _word(value: str) -> str:
-    """Returns a value in characters that every shell and file system takes."""
-    kept = re.sub("[^A-Za-z0-9_.,-]", "", value).strip(",")
-    return kept.replace(",", "+") or "none"

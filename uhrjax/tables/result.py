@@ -18,7 +18,7 @@ from uhrjax import config as config_lib
 from uhrjax import trained
 from uhrjax.tables import recipe as recipe_lib
 
-REPORT, CONFIG, SCORED = "report.json", "config.json", "scored"
+REPORT, CONFIG, SCORED = "report.json", "config.json", trained.SCORED
 # Neither changes what is learned, nor what a score says.
 NO_MATTER = (
     "seed", "stage", "stages", "refiner", "checkpoint_every", "log_every", "remat",

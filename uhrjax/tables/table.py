@@ -16,6 +16,7 @@ from uhrjax.tables import result
 
 COUNTED = ("params_m", "gflops_512")  # of the network, without a run
 DIGITS = {"": 3, "s": 2}  # by unit
+LABELLED = "labelled"  # the mean over classes that the split's labels have
 COSTS = (*COUNTED, "seconds_per_megapixel", "memory_mb")
 Count = Callable[[recipe_lib.Recipe], dict[str, float]]
 
@@ -159,6 +160,9 @@ class _Column:
         key = read.get(metric, definition.key)
         if metric == "miou" and "miou_over" in facts:
             names = facts["miou_over"]
+            if names == LABELLED:
+                classes = report["classes"]
+                names = [name for name, own in classes.items() if own["pixels"]]
             each = [_lookup(report, "classes.*.iou", name) for name in names]
             return 100 * statistics.fmean(each)
         found = _lookup(report, key, metric.partition("/")[2])
