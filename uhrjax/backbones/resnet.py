@@ -221,7 +221,7 @@ def convolve(
 
 def normalise(
     parent: nn.Module, name: str, train: bool, momentum: float = 0.9
-) -> nn.BatchNorm:
+) -> conv.BatchNorm:
     """Returns a batch norm, a submodule of `parent`."""
     return conv.batch_norm(
         train=train, dtype=parent.dtype, name=name, momentum=momentum

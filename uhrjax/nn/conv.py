@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from uhrjax.ops import normalise, pointwise
+
 # PyTorch's default for convolutions: uniform within +-1 / sqrt(fan in).
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # Usual for residual networks trained from scratch.
@@ -57,14 +59,19 @@ class Conv(nn.Module):
         reach = self.padding
         if reach is None:
             reach = self.dilation * (self.kernel // 2)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((reach, reach), (reach, reach)),
-            rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x, weights = x.astype(self.dtype), kernel.astype(self.dtype)
+        is_pointwise = self.kernel == 1 and reach == 0
+        if is_pointwise and jax.default_backend() == "cpu":  # not measured elsewhere
+            y = pointwise.convolve(x[:, :: self.stride, :: self.stride], weights)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x,
+                weights,
+                window_strides=(self.stride, self.stride),
+                padding=((reach, reach), (reach, reach)),
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
         if self.bias:
             bound = 1 / math.sqrt(math.prod(shape[:3]))
             init = self.bias_init or functools.partial(_uniform, bound=bound)
@@ -73,20 +80,36 @@ class Conv(nn.Module):
         return y
 
 
-class UnbiasedBatchNorm(nn.BatchNorm):
-    """Stores the unbiased variance of a batch, as PyTorch does."""
+class BatchNorm(nn.Module):
+    """Batch norm over the global batch; statistics and parameters in float32."""
 
+    use_running_average: bool
+    momentum: float = 0.9  # of the running statistics, in Flax' terms
+    bias_init: Callable = nn.initializers.zeros
+    unbiased: bool = False  # store the unbiased variance of a batch, as PyTorch does
+    dtype: Dtype = jnp.float32  # of the result
+
+    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., C] to the same shape."""
-        seen = self.has_variable("batch_stats", "var")
-        before = self.get_variable("batch_stats", "var") if seen else None
-        y = super().__call__(x)
-        if seen and not self.use_running_average and not self.is_initializing():
-            stored = self.get_variable("batch_stats", "var")
-            count = math.prod(x.shape[:-1])
-            new = stored - self.momentum * before  # the batch's share, biased
-            self.put_variable("batch_stats", "var", stored + new / max(count - 1, 1))
-        return y
+        shape = (x.shape[-1],)
+        means = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        variances = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, shape, jnp.float32)
+        if self.use_running_average:
+            statistics = means.value, variances.value
+            y = normalise.by_statistics(x, scale, bias, *statistics)
+            return y.astype(self.dtype)
+        y, mean, variance = normalise.by_batch(x, scale, bias)
+        if not self.is_initializing():
+            if self.unbiased:
+                count = x.size // x.shape[-1]
+                variance = variance * (count / max(count - 1, 1))
+            keep, add = self.momentum, 1 - self.momentum
+            means.value = keep * means.value + add * mean
+            variances.value = keep * variances.value + add * variance
+        return y.astype(self.dtype)
 
 
 def batch_norm(
@@ -97,19 +120,17 @@ def batch_norm(
     shift: float = 0.0,
     unbiased: bool = False,
     momentum: float = 0.9,
-) -> nn.BatchNorm:
-    """Batch norm over the global batch; statistics and parameters in float32.
+) -> BatchNorm:
+    """Returns batch norm whose bias starts at `shift`.
 
-    Its bias starts at `shift`. Flax counts its momentum from the other side: 0.9 is
-    PyTorch's default of 0.1.
+    Flax counts its momentum from the other side: 0.9 is PyTorch's default of 0.1.
     """
-    kind = UnbiasedBatchNorm if unbiased else nn.BatchNorm
-    return kind(
+    return BatchNorm(
         use_running_average=not train,
         momentum=momentum,
-        epsilon=1e-5,
-        dtype=dtype,
         bias_init=nn.initializers.constant(shift),
+        unbiased=unbiased,
+        dtype=dtype,
         name=name,
     )
 
