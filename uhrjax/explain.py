@@ -16,11 +16,11 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
+from uhrjax import compilation, errors, panel, predict, stage_picture, trained
 from uhrjax import config as config_lib
 from uhrjax import engine as engine_lib
-from uhrjax import errors, panel, predict, stage_picture, trained
 from uhrjax.data import overview, raster
 from uhrjax.tiling import view as view_lib
 from uhrjax.tiling import window as window_lib
@@ -181,6 +181,8 @@ def _enlarge(picture: np.ndarray, side: int = ZOOM) -> np.ndarray:
 def main(argv: list[str]) -> int:
     """Runs what the command line asks for; returns the exit code."""
     spec, overrides = config_lib.parse_flags(argv)
+    compilation.keep_compiled()
+    logging.set_verbosity(logging.ERROR)
     chosen = flags.FLAGS
     if spec or not (chosen.checkpoint and chosen.input and chosen.output):
         raise errors.InputError(

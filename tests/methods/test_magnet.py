@@ -179,6 +179,7 @@ def test_the_better_half_of_a_crop_takes_the_refined_answer():
         ({"coarse_resize": "once"}, "'once'; use one of two_steps, direct"),
         ({"scales": (0.5, 0.25)}, "config.model.scales .* ascend and end with 1"),
         ({"trained": 2}, "trained = 2: there are -1 .* the refinement networks 0 to 1"),
+        ({"momentum": 1.0}, "momentum = 1.0; use 0 to 1"),
         ({"refiners": -1}, "refiners = -1; use 0 or more"),
         ({"refiners": 0}, r"trained = 0: there are -1 \(the segmentation network\)$"),
         ({"refiners": 3}, "refiners = 3: 3 scales have at most 2 of them"),

@@ -21,6 +21,7 @@ class PatchRefiner(nn.Module):
     num_classes: int
     width: int = 64  # channels; half of them inside the blocks, double behind
     input_norm: bool = True  # batch norm on the probabilities
+    momentum: float = MOMENTUM  # of the statistics, in Flax' terms
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -28,15 +29,15 @@ class PatchRefiner(nn.Module):
         """Maps two [B, h, w, K] to [B, h, w, K] float32."""
         x = jnp.concatenate([first, second], axis=-1)
         if self.input_norm:
-            x = resnet.normalise(self, "bn0", train, MOMENTUM)(x)
+            x = resnet.normalise(self, "bn0", train, self.momentum)(x)
         for index in ("1", "2"):
             x = resnet.convolve(self, f"conv{index}", self.width, 3)(x)
-            x = nn.relu(resnet.normalise(self, f"bn{index}", train, MOMENTUM)(x))
+            x = nn.relu(resnet.normalise(self, f"bn{index}", train, self.momentum)(x))
         for index in range(2):
             x = resnet.Bottleneck(
                 width=max(self.width // 2, 1),
-                momentum=MOMENTUM,
-                shortcut_momentum=MOMENTUM,
+                momentum=self.momentum,
+                shortcut_momentum=self.momentum,
                 dtype=self.dtype,
                 name=f"residual_{index}",
             )(x, train)

@@ -64,6 +64,7 @@ class MagNet(nn.Module):
     # network learns by, (): all
     width: int = 64  # channels of a refinement network
     input_norm: bool = True  # batch norm on its input
+    momentum: float = patch_refiner.MOMENTUM  # of its statistics, in Flax' terms
     refine_order: str = "fine_first"  # of its inputs; the code trains "coarse_first"
     roi_aligned: bool = False  # without the shift by half a px
     coarse_resize: str = "two_steps"  # first to the first scale, or "direct"
@@ -94,6 +95,7 @@ class MagNet(nn.Module):
                 num_classes=self.num_classes,
                 width=self.width,
                 input_norm=self.input_norm,
+                momentum=self.momentum,
                 dtype=self.dtype,
                 name=f"refiner_{k}",
             )(*opinions, train=train)
@@ -337,6 +339,8 @@ class MagNetMethod(wrapper.Wrapper):
             "config.model.coarse_resize", module.coarse_resize, COARSE_RESIZES
         )
         base.check_range("config.model.width", module.width, low=1)
+        if not 0 <= module.momentum < 1:
+            raise InputError(f"config.model.momentum = {module.momentum}; use 0 to 1")
         base.check_range("config.model.refiners", module.refiners, low=0)
         if not SEGMENTER <= module.trained < module.refiners:
             known = f", the refinement networks 0 to {module.refiners - 1}"
