@@ -244,8 +244,8 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     config.data.name = config.data.name.replace("landcover_many", "landcover_tiny")
     _geometry(config, (0.25, 0.5, 1.0), (128, 128), (64, 64))
     config.max_steps, config.log_every, config.eval.every = 4, 2, 1000
-    config.stages.backbone.eval.every = 1000
-    config.stages.pretrain.eval.every = 1000
+    for stage in config.stages.values():
+        stage.eval.every = 1000
 
 
 def other(config: ml_collections.ConfigDict, network: str, *, small: bool) -> None:

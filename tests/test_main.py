@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from tiny_run import METHODS, arguments
 
-from uhrjax import errors, initialize, main, metrics
+from uhrjax import errors, initialize, main, metrics, trained
 
 
 def lines_of(workdir, part="train"):
@@ -95,6 +96,21 @@ def test_a_run_scored_elsewhere_keeps_its_own_report(
     assert report["weights_hash"] == json.loads(before)["weights_hash"]
     assert report["trained_steps"] == [6, 6]
     assert not (tmp_path / "scored/config.json").exists()  # it is no training
+
+
+def test_a_score_of_another_checkpoint_has_a_place_of_its_own(runs, tmp_path):
+    shutil.copytree(runs / "upernet", tmp_path / "run")
+    whole = trained.load_run(tmp_path / "run")
+    assert whole.score_folder == tmp_path / "run"
+    shutil.copytree(whole.path, whole.path.with_name("99"))
+    selected = trained.load_run(tmp_path / "run").step
+    for path in (whole.path, whole.path.with_name("99")):
+        name = "" if int(path.name) == selected else f"scored/checkpoint={path.name}"
+        assert trained.load_run(path).score_folder == tmp_path / "run" / name
+    again = trained.load_run(tmp_path / "run", ["--config.eval.stride=8"])
+    assert again.score_folder == tmp_path / "run/scored/stride=8"
+    same = trained.load_run(tmp_path / "run", ["--config.eval.panels=7"])
+    assert same.score_folder == tmp_path / "run"
 
 
 def test_crops_protocol_counts_every_patch(runs, squares, data_root):

@@ -36,7 +36,8 @@ class Trained:
     colours: tuple[tuple[int, int, int], ...]
     refiner: Trained | None = None  # that refines its label maps
     trained_steps: tuple[int, int] = (0, 0)  # done in its folder, and of how many
-    changes: tuple[tuple[str, str], ...] = ()  # settings other than it was trained with
+    changes: tuple[tuple[str, str], ...] = ()  # settings other than it was trained
+    # with, and "checkpoint" -> step if it is not the selected one
 
     @property
     def score_folder(self) -> pathlib.Path:
@@ -111,6 +112,7 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
     if path.parent.name == "checkpoints" and path.name.isdigit():
         path, step = path.parent.parent, int(path.name)
     with checkpoint.open_run(path) as store:
+        is_selected = step in (None, store.selected)
         step = store.selected if step is None else step
         meta, found = store.meta(step), store.read_variables(step)
         where, latest = store.path(step), store.latest
@@ -121,6 +123,7 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
         )
     given = config_lib.from_json(meta["config"])
     total = feed.total_steps(given, meta.get("epoch_steps", 0))
+    before = _settings(given)  # an override changes it in place
     config = config_lib.override(given, list(overrides or []))
     config_lib.check(config)
     method = methods.build(config)
@@ -134,15 +137,14 @@ def _load(path: pathlib.Path, overrides: list[str] | None = None) -> Trained:
         classes=tuple(meta["classes"]),
         colours=tuple(tuple(colour) for colour in meta["colours"]),
         trained_steps=(latest, total),
-        changes=_changes(given, config),
+        changes=(
+            *(() if is_selected else (("checkpoint", str(step)),)),
+            *(pair for pair in _settings(config).items() if pair not in before.items()),
+        ),
     )
 
 
-def _changes(
-    given: ml_collections.ConfigDict, config: ml_collections.ConfigDict
-) -> tuple[tuple[str, str], ...]:
-    """Returns key -> value, as text, of what is not as it was given."""
-    before, now = (
-        config_lib.flatten(config_lib.to_json(own)) for own in (given, config)
-    )
-    return tuple((k, str(v)) for k, v in sorted(now.items()) if before.get(k) != v)
+def _settings(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Returns key -> value, as text, sorted."""
+    flat = config_lib.flatten(config_lib.to_json(config))
+    return {key: str(value) for key, value in sorted(flat.items())}
