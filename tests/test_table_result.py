@@ -286,3 +286,10 @@ def test_a_class_that_no_label_has_is_left_out_of_the_synthetic_mean(tmp_path):
     classes["unknown"] = {"iou": 0.0, "pixels": 0}  # predicted somewhere
     write_run(tmp_path / "a", training, classes=classes)
     assert shown(line_of(tmp_path, "magnet", "S2", "Patching")) == "60.0 (1)"
+
+
+def test_runs_on_objects_are_none_of_landcover(tmp_path):
+    write_run(tmp_path / "a", recipe_of("pfnet", "2a", "+PPM").training)
+    place = (tmp_path, "pfnet", "2a", "+PPM")
+    assert line_of(*place).state == "1 seed"
+    assert line_of(*place, "synthetic-landcover").state == "not run"

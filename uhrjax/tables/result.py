@@ -151,16 +151,20 @@ def _same_network(
 ) -> bool:
     """Whether a stage has the network, the row's own keys and the data of a row."""
     ours, theirs = planned.flat, config_lib.flatten(report["config"])
-    kinds = [
-        flat["data.name"].replace("/", "-").split("-")[0] for flat in (ours, theirs)
-    ]
-    if kinds[0] != kinds[1]:
+    if _kind(ours["data.name"]) != _kind(theirs["data.name"]):
         return False
     return all(
         theirs.get(key, value) == value
         for key, value in ours.items()
         if key.split(".")[0] in NETWORK or key in own
     )
+
+
+def _kind(name: str) -> str:
+    """Returns what a prepared data set shows, whatever its protocol or size."""
+    if name.startswith("synthetic/"):
+        return name.partition("_")[0]
+    return name.replace("/", "-").partition("-")[0]
 
 
 def _of_configs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
