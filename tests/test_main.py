@@ -152,11 +152,11 @@ def test_kill_in_the_middle_and_the_same_command_give_the_same_run(
 
 
 def test_sigterm_saves_and_ends_cleanly(runs, squares, data_root, tmp_path):
-    argv = arguments(
-        "upernet", squares, data_root, tmp_path, "--config.epochs=500",
-        "--config.checkpoint_every=10000", "--config.eval.every=10000",
+    long = (
+        "--config.epochs=500", "--config.checkpoint_every=10000",
+        "--config.eval.every=10000",
     )  # fmt: skip
-    child = spawn(argv)
+    child = spawn(arguments("upernet", squares, data_root, tmp_path, *long))
     deadline = time.monotonic() + 200
     log = tmp_path / "metrics.jsonl"
     while not (log.exists() and log.read_text()):
@@ -168,7 +168,9 @@ def test_sigterm_saves_and_ends_cleanly(runs, squares, data_root, tmp_path):
     assert "the same command goes on" in out
     (saved,) = [p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]
     assert int(saved) >= 1
-    main.main(arguments("upernet", squares, data_root, tmp_path, mode="evaluate"))
+    main.main(
+        arguments("upernet", squares, data_root, tmp_path, *long, mode="evaluate")
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained_steps"] == [int(saved), 1500]  # a score, not the run's end
 
