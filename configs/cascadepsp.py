@@ -80,6 +80,7 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """A run in about a minute on a CPU."""
+    base.few_scenes(config)
     config.tile, config.stride, config.eval.stride = 64, 64, 64
     config.model.width, config.model.fpn_dim = 4, 16
     config.batch_size, config.max_steps, config.eval.every = 2, 2, 1000

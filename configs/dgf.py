@@ -113,6 +113,6 @@ def objects(config: ml_collections.ConfigDict) -> None:
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Any recipe in about a minute on a CPU."""
-    config.data.name = "synthetic/landcover_tiny"
+    base.few_scenes(config)
     _size(config, tile=64, size=(64, 64))
     config.max_steps, config.log_every, config.eval.every = 4, 2, 1000

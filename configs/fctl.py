@@ -152,7 +152,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     config.stages.pretrain.epochs = 1
     config.model.width, config.model.fc_features = 4, 8
     config.refiner.model.width = 2
-    config.data.name = "synthetic/landcover_tiny"
+    base.few_scenes(config)
     config.data.unit, config.batch_size = "scenes", 1  # as in the paper
     config.sub_batch = config.refiner.sub_batch = 8
     config.epochs = config.refiner.epochs = 1

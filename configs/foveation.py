@@ -181,7 +181,7 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Any recipe in about a minute on a CPU."""
-    config.data.name = "synthetic/landcover_tiny"
+    base.few_scenes(config)
     _bank(config, (32, 48, 64, 96, 128), 32)
     _count(config, 2, 2, 4)
     config.eval.rate = 32

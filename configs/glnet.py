@@ -104,6 +104,7 @@ def synthetic(config: ml_collections.ConfigDict) -> None:
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """All stages in about a minute on a CPU."""
+    base.few_scenes(config)
     config.tile, config.stride, config.eval.stride = 64, 64, 64
     config.model.width, config.model.fpn_dim = 4, 8
     config.sub_batch = config.eval.batch_size = 8

@@ -222,9 +222,7 @@ def synthetic(config: ml_collections.ConfigDict, name: str, *, classes: int) -> 
     _resnet_fpn(config)
     few_pixels(config)
     own = config.stages.backbone
-    if (
-        name == "objects_tiny"
-    ):  # fewer scenes, rare classes, and little to see from afar
+    if name == "objects_tiny":  # fewer scenes, rare classes, little to see from afar
         own.epochs, config.epochs = 200, 50
         own.eval.every, config.eval.every = 100, 50
         config.segmenter.loss.class_weights = (0.2,) + 15 * (1.0,)  # 97 % background
@@ -241,7 +239,7 @@ def synthetic(config: ml_collections.ConfigDict, name: str, *, classes: int) -> 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Any recipe in about a minute on a CPU."""
-    config.data.name = config.data.name.replace("landcover_many", "landcover_tiny")
+    base.few_scenes(config)
     _geometry(config, (0.25, 0.5, 1.0), (128, 128), (64, 64))
     config.max_steps, config.log_every, config.eval.every = 4, 2, 1000
     for stage in config.stages.values():

@@ -84,6 +84,7 @@ def folder(config: ml_collections.ConfigDict, *, small: bool) -> None:
 def smoke(config: ml_collections.ConfigDict, kind: str) -> None:
     """A run in about a minute on a CPU."""
     synthetic(config, kind)
+    base.few_scenes(config)
     config.tile, config.stride, config.eval.stride = 64, 64, 64
     config.model.width, config.eval.batch_size = 2, 8
     config.epochs, config.max_steps, config.eval.every = 1, 2, 1000

@@ -4,8 +4,8 @@
   known scales: texture of pixels, geometry of parcels over 1000 px, thin structures.
 - `objects`: 16 classes (iSAID's); small objects on a complex background, which fill
   about 3 % of the pixels.
-Sizes: `tiny` (512 px scenes) and `full` (2448 px). Made by `data_builders/procedural`;
-nothing to download, no licence but this project's.
+Sizes: `few`, `tiny` and `many` (scenes of 512 px) and `full` (2448 px). Made by
+`data_builders/procedural`; nothing to download, no licence but this project's.
 """
 
 import argparse

@@ -13,6 +13,12 @@ CACHE = pathlib.Path(
     os.environ.get("JAX_COMPILATION_CACHE_DIR")
     or pathlib.Path("~/.cache/uhrjax/compiled-tests").expanduser()
 )
+# Most of the time here goes into compiling what runs once or twice: compile fast, run
+# slowly. Child processes inherit this; flags that XLA does not know would end them.
+FAST = "--xla_backend_optimization_level=0"
+if jax.__version_info__ < (0, 11):
+    FAST += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{FAST} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # for child processes, too
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -177,8 +177,7 @@ def test_sigterm_saves_and_ends_cleanly(runs, squares, data_root, tmp_path):
 
 def test_eight_devices_equal_one(runs, squares, data_root, tmp_path):
     argv = arguments("pfnet", squares, data_root, tmp_path)
-    flag = "--xla_force_host_platform_device_count=8"
-    child = spawn(argv, XLA_FLAGS=flag)
+    child = spawn(argv, JAX_NUM_CPU_DEVICES="8")
     out, _ = child.communicate(timeout=400)
     assert child.returncode == 0, out
     assert "8 x cpu" in out

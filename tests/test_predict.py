@@ -76,10 +76,9 @@ def test_mask_equals_the_one_of_the_evaluation(runs, squares, tmp_path):
 
 def test_eight_devices_split_the_windows_of_a_scene(runs, run, scenes, tmp_path):
     argv = command(runs, f"--input={scenes / 's0.png'}", f"--output={tmp_path / 'm'}")
-    flag = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "uhrjax.main", *argv[1:]],
-        env={**os.environ, "XLA_FLAGS": flag},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"},
         capture_output=True,
         text=True,
     )

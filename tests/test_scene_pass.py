@@ -136,9 +136,8 @@ def test_four_devices_share_the_patches_and_answer_the_same(built, tmp_path):
         expected = np.load({str(path)!r})
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     """
-    flag = "--xla_force_host_platform_device_count=4"
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         check=True,
-        env={**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"},
     )

@@ -13,11 +13,12 @@ from data_builders.procedural import landcover, objects, paint
 Scene = paint.Scene
 
 CLASSES = {"landcover": landcover.CLASSES, "objects": objects.CLASSES}
-SCENE_SIZE = {"tiny": 512, "many": 512, "full": 2448}  # px, side
+SCENE_SIZE = {"tiny": 512, "many": 512, "few": 512, "full": 2448}  # px, side
 SPLITS = {  # scenes per split
     "tiny": {"train": 40, "val": 10, "test": 10},
     # As tiny; with 40 scenes, networks learn by heart what only context tells apart.
     "many": {"train": 128, "val": 12, "test": 24},
+    "few": {"train": 8, "val": 2, "test": 2},  # the first ones of tiny: to try a recipe
     "full": {"train": 64, "val": 16, "test": 16},
 }
 SEEDS_PER_SPLIT = 10**6
@@ -43,7 +44,7 @@ def make_scene(kind: str, size: str, *, seed: int) -> Scene:
 
     Args:
         kind: "landcover" (7 classes, as DeepGlobe) or "objects" (16 classes, as iSAID).
-        size: "tiny" or "many" (512 px), or "full" (2448 px).
+        size: "tiny", "many" or "few" (512 px), or "full" (2448 px).
         seed: at least 0; `scene_seed` gives the one of a scene of a split.
 
     Returns:

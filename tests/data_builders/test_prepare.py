@@ -228,7 +228,7 @@ def test_unknown_names_options_and_subsets_list_what_there_is(tmp_path):
     with pytest.raises(errors.InputError, match="no option colour; it has: subset"):
         prepare.prepare("synthetic", data_dir=tmp_path, colour="red")
     with pytest.raises(
-        errors.InputError, match="objects_tiny, objects_many, objects_full"
+        errors.InputError, match="objects_many, objects_few, objects_full"
     ):
         prepare.prepare("synthetic", data_dir=tmp_path, subset="objects_huge")
 

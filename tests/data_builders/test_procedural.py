@@ -105,7 +105,7 @@ def test_unknown_kind_names_the_allowed_ones():
 
 
 def test_unknown_size_names_the_allowed_ones():
-    with pytest.raises(ValueError, match="'huge'; use one of tiny, many, full"):
+    with pytest.raises(ValueError, match="'huge'; use one of tiny, many, few, full"):
         procedural.make_scene("objects", "huge", seed=0)
 
 
