@@ -200,6 +200,21 @@ def test_experiments_tell_what_was_run_and_no_path_of_this_machine(
     assert "Nothing has been run yet." in target.read_text()
 
 
+def test_experiments_show_a_scene_as_the_rows_label_it(capsys, runs, tmp_path):
+    target = tmp_path / "EXPERIMENTS.md"
+    said(capsys, "pfnet", "2a", f"--experiments={target}", f"--runs={runs}")
+    file = "EXPERIMENTS-pictures/pfnet-2a-synthetic.jpg"
+    title = "pfnet 2a: Parts of the point flow module, synthetic"
+    assert f"\n\n![{title}]({file})\n" in target.read_text()
+    sheet = cv2.imread(str(tmp_path / file))
+    one = cv2.imread(str(next((runs / "upernet-0/panels").iterdir())))
+    assert sheet.shape == (len(one), one.shape[1] // 3 * 4, 3)  # two rows
+    here = tmp_path / "here"
+    write_run(here / "upernet-0", recipe_of("pfnet", "2a", "+PPM").training)
+    said(capsys, "pfnet", "2a", f"--experiments={target}", f"--runs={here}")
+    assert f"![{title}]({file})\n" in target.read_text()  # drawn elsewhere, it stays
+
+
 def test_experiments_keep_rows_whose_runs_are_elsewhere(capsys, runs, tmp_path):
     target = tmp_path / "EXPERIMENTS.md"
     said(capsys, f"--experiments={target}", f"--runs={runs}")

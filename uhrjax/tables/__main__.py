@@ -74,10 +74,8 @@ def _show(
 ) -> None:
     """Prints tables, or writes them to the file that was named."""
     if given.experiments:
-        target = pathlib.Path(given.experiments)
-        before = target.read_text() if target.is_file() else ""
         folder = pathlib.Path(given.runs).expanduser()
-        target.write_text(experiments.write(blocks, folder, before))
+        experiments.write(pathlib.Path(given.experiments), blocks, folder)
         print(f"written to {given.experiments}")
     elif given.html:
         page.write(pathlib.Path(given.html), blocks)
@@ -174,7 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     for how in ("markdown", "latex", "csv"):
         what.add_argument(f"--{how}", action="store_const", dest="format", const=how)
     what.add_argument("--html", default="", help="file: a page with pictures")
-    what.add_argument("--experiments", default="", help="file: all that was run")
+    what.add_argument(
+        "--experiments",
+        default="",
+        help="file.md: all that was run; pictures in a folder beside it",
+    )
     return parser
 
 

@@ -25,8 +25,8 @@ class Section:
         remarks = [f"[{number}] {text}" for number, text in self.remarks.items()]
         notes = [line for line in self.below if line.startswith("note: ")]
         others = [line for line in self.below if line not in notes]
-        groups = (drawn, [*notes, *remarks], others)
-        blocks = [title, *("\n".join(lines) for lines in groups if lines)]
+        groups = ("\n".join(lines) for lines in (drawn, [*notes, *remarks]) if lines)
+        blocks = [title, *groups, *others]
         return "\n\n".join(blocks) + "\n"
 
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from uhrjax import metrics
-from uhrjax.tables import earlier, result, text
+from uhrjax.tables import earlier, panels, result, text
 from uhrjax.tables import table as table_lib
 
 HEAD = """# Experiments
@@ -15,24 +15,42 @@ Made by `python -m uhrjax.tables --experiments=EXPERIMENTS.md` from the reports 
 finished runs; do not edit. Cells: paper / ours, mean ± standard deviation over seeds
 (number of seeds); [in brackets]: not made as the row says, and why is said below.
 Tables without any run are left out: `python -m uhrjax.tables` lists them. Rows whose
-runs are not on the machine stay as they were in the file.
+runs are not on the machine stay as they were in the file. Pictures: one scene as the
+first run of every row labels it, of the rows that were on one machine.
 """
 RUNS, METRICS = "## Runs", "## Metrics"
 
 
 def write(
-    blocks: Sequence[table_lib.Block], folder: pathlib.Path, before: str = ""
-) -> str:
-    """Returns the text.
+    target: pathlib.Path, blocks: Sequence[table_lib.Block], folder: pathlib.Path
+) -> None:
+    """Writes the file, and beside it a folder with a picture per table.
 
     Args:
+        target: the file; what it tells of runs that are elsewhere is kept.
         blocks: of all tables.
         folder: of the runs, whose names are relative to it.
-        before: the text that it replaces; what it tells of other runs is kept.
     """
-    old = earlier.read(before)
+    before = target.read_text() if target.is_file() else ""
     filled = [block for block in blocks if any(line.scores for line in block.lines)]
-    made = "\n".join(_table(block, folder) for block in filled)
+    beside = target.with_name(f"{target.stem}-pictures")
+    pictures = [panels.write_sheet(beside, block) for block in filled]
+    made = [
+        _table(block, folder, file if file.is_file() else None)
+        for block, file in zip(filled, pictures, strict=True)
+    ]
+    target.write_text(_text(made, filled, folder, before))
+
+
+def _text(
+    tables: Sequence[str],
+    filled: Sequence[table_lib.Block],
+    folder: pathlib.Path,
+    before: str,
+) -> str:
+    """Returns what stands in the file."""
+    old = earlier.read(before)
+    made = "\n".join(tables)
     if filled:
         made += f"\n{_runs(filled, folder)}\n{_metrics(filled)}"
     new = earlier.read(made)
@@ -47,15 +65,18 @@ def write(
     return "\n".join([HEAD, *(own.text(title) for title, own in (*tables, *last))])
 
 
-def _table(block: table_lib.Block, folder: pathlib.Path) -> str:
+def _table(
+    block: table_lib.Block, folder: pathlib.Path, picture: pathlib.Path | None
+) -> str:
     """Returns a table whose figures link to the list of runs."""
     kept = [line for line in block.lines if line.state != "gap"]
     drawn = text.markdown(
         table_lib.with_lines(block, kept), lambda one: f"#{_name(one.where, folder)}"
     )
+    shown = picture and f"\n![{block.title}]({picture.parent.name}/{picture.name})\n"
     return (
         f"{drawn}\n`python -m uhrjax.tables {block.paper.name} {block.table} "
-        f"--data={block.dataset} --commands`\n"
+        f"--data={block.dataset} --commands`\n{shown or ''}"
     )
 
 

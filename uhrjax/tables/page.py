@@ -9,20 +9,18 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
-from uhrjax import metrics, panel
+from uhrjax import metrics
 from uhrjax.output import overlay
-from uhrjax.tables import result, text
+from uhrjax.tables import panels, result, text
 from uhrjax.tables import table as table_lib
 
 SIDE = 640  # px, of a picture on the page
 SCENES = 2  # shown of a table
 MORE = ("maps", "pictures")  # folders of a run with further pictures to look at
-PARTS = ("image", "label", "prediction", "points")  # of a panel, from left to right
 TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 
 
@@ -120,22 +118,11 @@ def _scenes(block: table_lib.Block, pictures: Pictures) -> str:
             for file in sorted((one.where / "panels").glob("*.png")):
                 if file.stem in by_scene or len(by_scene) < SCENES:
                     own = by_scene.setdefault(file.stem, {})
-                    for part, picture in _parts(file, one.report).items():
+                    for part, picture in panels.cut(file, one.report).items():
                         shared = part in ("image", "label")
                         title = part if shared else f"{line.row}: {part}"
                         own.setdefault(title, pictures.add(picture))
     return "".join(_slider(name, own) for name, own in by_scene.items() if own)
-
-
-def _parts(file: pathlib.Path, report: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns a panel cut into its pictures; {} if it is none."""
-    picture = cv2.imread(str(file))
-    points = any(name.startswith("foreground_point_ratio") for name in report["scores"])
-    count = len(PARTS) if points else len(PARTS) - 1
-    if picture is None or picture.shape[1] % count or len(picture) <= panel.BAR:
-        return {}
-    pieces = np.split(picture[panel.BAR :], count, axis=1)
-    return dict(zip(PARTS, pieces, strict=False))
 
 
 def _slider(scene: str, own: Mapping[str, str]) -> str:
