@@ -81,12 +81,8 @@ EXTRAS = {
 }
 
 
-# Compiles fast, runs slowly: right for what runs once.
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-
-
 def run_once(function, *args):
-    return jax.jit(function, compiler_options=FAST_COMPILE)(*args)
+    return jax.jit(function)(*args)
 
 
 def config(method="pfnet", *, model=None, loss=None, **changes):

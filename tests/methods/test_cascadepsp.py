@@ -1,7 +1,5 @@
 """CascadePSP's training: worse masks, losses, passes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,7 +163,7 @@ def test_training_lowers_the_loss_of_one_mask(method):
     }
     variables = method.init(jax.random.key(0))
 
-    @functools.partial(jax.jit, compiler_options=small.FAST_COMPILE)
+    @jax.jit
     def step(params):
         def loss(params):
             given = {**variables, "params": params}

@@ -130,10 +130,7 @@ def test_training_returns_new_statistics_and_depends_on_the_key(built):
     # Two images of 64 px leave 8 values per channel to the coarsest batch norm.
     batch = small.batch_for(method, size=(64, 64))
 
-    run = jax.jit(
-        lambda key: method.apply(variables, batch, train=True, key=key),
-        compiler_options=small.FAST_COMPILE,
-    )
+    run = jax.jit(lambda key: method.apply(variables, batch, train=True, key=key))
 
     outputs, stats = run(jax.random.key(1))
     before = variables.get("batch_stats", {})
@@ -155,10 +152,7 @@ def test_a_batch_equals_its_single_images_and_uint8_its_normalised_floats(built)
     method, variables = built
     batch = small.batch_for(method)
 
-    run = jax.jit(
-        lambda v, b: method.logits(method.apply(v, b)),
-        compiler_options=small.FAST_COMPILE,
-    )
+    run = jax.jit(lambda v, b: method.logits(method.apply(v, b)))
     together = run(variables, batch)
     if type(method).__module__.startswith("uhrjax.networks."):
         # All of these read images by the same code; another program takes seconds.

@@ -261,7 +261,7 @@ def test_memory_of_a_step_does_not_grow_with_the_scene():
             return jax.grad(loss)(params)
 
         compiled = (
-            jax.jit(step, compiler_options=small.FAST_COMPILE)
+            jax.jit(step)
             .lower(shapes["params"], shapes["batch_stats"], batch)
             .compile()
         )

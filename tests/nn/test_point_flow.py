@@ -25,8 +25,7 @@ def run(x_high, x_low, *, train=False, **fields):
             return module.apply(*args, train=False)
         return module.apply(*args, train=True, rngs=rngs, mutable="batch_stats")[0]
 
-    options = {"xla_backend_optimization_level": 0}
-    flow = jax.jit(apply, compiler_options=options)(variables, x_high, x_low)
+    flow = jax.jit(apply)(variables, x_high, x_low)
     return flow, variables
 
 
