@@ -235,6 +235,10 @@ def test_experiments_keep_rows_whose_runs_are_elsewhere(capsys, runs, tmp_path):
     again = tmp_path / "again"
     said(capsys, f"--experiments={target}", f"--runs={again}")
     assert target.read_text() == found
+    write_run(again / "fpn-1", training, scores={"miou": 0.6}, seed=1)
+    said(capsys, "pfnet", "2a", f"--experiments={target}", f"--runs={again}")
+    assert table in target.read_text()  # one row of three: they compare as they were
+    assert '<a id="fpn-1"></a>' in target.read_text()
 
 
 def commands_of(capsys, *argv):

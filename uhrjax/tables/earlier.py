@@ -51,6 +51,12 @@ def _section(lines: list[str]) -> Section:
     return found
 
 
+def is_part(names: set[str], old: Section | None) -> bool:
+    """Returns whether the file has figures of all these rows and of others."""
+    filled = old.rows.items() if old else ()
+    return names < {name for name, cells in filled if _is_filled(cells)}
+
+
 def carry_over(new: Section, old: Section) -> Section:
     """Returns a table with the rows of an earlier one that have no figure in it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from uhrjax import metrics
 from uhrjax.tables import earlier, panels, result, text
@@ -15,8 +15,9 @@ Made by `python -m uhrjax.tables --experiments=EXPERIMENTS.md` from the reports 
 finished runs; do not edit. Cells: paper / ours, mean ± standard deviation over seeds
 (number of seeds); [in brackets]: not made as the row says, and why is said below.
 Tables without any run are left out: `python -m uhrjax.tables` lists them. Rows whose
-runs are not on the machine stay as they were in the file. Pictures: one scene as the
-first run of every row labels it, of the rows that were on one machine.
+runs are not on the machine stay as they were in the file, and so do tables of which
+only a part was run again. Pictures: one scene as the first run of every row labels it,
+of the rows that were on one machine.
 """
 RUNS, METRICS = "## Runs", "## Metrics"
 
@@ -31,29 +32,25 @@ def write(
         blocks: of all tables.
         folder: of the runs, whose names are relative to it.
     """
-    before = target.read_text() if target.is_file() else ""
+    old = earlier.read(target.read_text() if target.is_file() else "")
     filled = [block for block in blocks if any(line.scores for line in block.lines)]
-    beside = target.with_name(f"{target.stem}-pictures")
-    pictures = [panels.write_sheet(beside, block) for block in filled]
     made = [
-        _table(block, folder, file if file.is_file() else None)
-        for block, file in zip(filled, pictures, strict=True)
+        _table(block, folder, _picture(target, block))
+        for block in filled
+        if not earlier.is_part(
+            {line.row for line in block.lines if line.scores},
+            old.get(f"### {block.title}"),  # rows of one time compare best
+        )
     ]
-    target.write_text(_text(made, filled, folder, before))
+    if filled:
+        made += [_runs(filled, folder), _metrics(filled)]
+    target.write_text(_merged(earlier.read("\n".join(made)), old))
 
 
-def _text(
-    tables: Sequence[str],
-    filled: Sequence[table_lib.Block],
-    folder: pathlib.Path,
-    before: str,
+def _merged(
+    new: Mapping[str, earlier.Section], old: Mapping[str, earlier.Section]
 ) -> str:
     """Returns what stands in the file."""
-    old = earlier.read(before)
-    made = "\n".join(tables)
-    if filled:
-        made += f"\n{_runs(filled, folder)}\n{_metrics(filled)}"
-    new = earlier.read(made)
     if not (new or old):
         return f"{HEAD}\nNothing has been run yet.\n"
     found = {**old, **new}
@@ -63,6 +60,13 @@ def _text(
     last = [(title, found.pop(title)) for title in (RUNS, METRICS)]
     tables = sorted(found.items(), key=lambda pair: pair[0].split()[1])  # by paper
     return "\n".join([HEAD, *(own.text(title) for title, own in (*tables, *last))])
+
+
+def _picture(target: pathlib.Path, block: table_lib.Block) -> pathlib.Path | None:
+    """Draws a table's picture; returns its file, None if there is none."""
+    beside = target.with_name(f"{target.stem}-pictures")
+    file = panels.write_sheet(beside, block)
+    return file if file.is_file() else None
 
 
 def _table(
