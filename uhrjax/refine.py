@@ -56,9 +56,7 @@ class CascadedEngine:
         on_windows: inference.OnWindows = lambda done, skipped: None,
     ) -> Iterator[inference.Rows]:
         """Yields refined labels, see `inference.Engine.label`."""
-        labels = inference.label_array(scene.info.height, scene.info.width)
-        for rows in self._first.label(variables, scene, on_windows=on_windows):
-            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+        labels = _all_labels(self._first, variables, scene, on_windows)
         refined = cascade.refine_label_rows(
             self._refiner, self._weights, scene.read, labels, side=self._side
         )
@@ -93,9 +91,7 @@ class TwoPassEngine:
         on_windows: inference.OnWindows = lambda done, skipped: None,
     ) -> Iterator[inference.Rows]:
         """Yields refined labels, see `inference.Engine.label`."""
-        labels = inference.label_array(scene.info.height, scene.info.width)
-        for rows in self._first.label(variables, scene, on_windows=on_windows):
-            labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+        labels = _all_labels(self._first, variables, scene, on_windows)
         yield from self._second.label(
             self._weights, _LabelledScene(scene, labels), first_row=first_row,
             on_windows=on_windows,
@@ -157,6 +153,19 @@ def check_classes(first: base.Method, second: base.Method) -> None:
             f"the refining network was trained for {theirs} classes, the scenes "
             f"are labelled with {ours}; use one trained on the same data"
         )
+
+
+def _all_labels(
+    first: Any,
+    variables: Any,
+    scene: band_lib.Scene,
+    on_windows: inference.OnWindows,
+) -> np.ndarray:
+    """Returns the whole label map of a scene, uint8 [H, W], by the first engine."""
+    labels = inference.label_array(scene.info.height, scene.info.width)
+    for rows in first.label(variables, scene, on_windows=on_windows):
+        labels[rows.top : rows.top + len(rows.labels)] = rows.labels
+    return labels
 
 
 def rows_from(rows: Iterable[cascade.Rows], first_row: int) -> Iterator[inference.Rows]:

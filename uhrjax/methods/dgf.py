@@ -21,7 +21,7 @@ from flax.typing import Dtype
 from uhrjax import losses
 from uhrjax.methods import base, wrapper
 from uhrjax.nn import conv
-from uhrjax.ops import crop, guided
+from uhrjax.ops import guided
 
 
 class GuidedFilter(nn.Module):
@@ -69,23 +69,11 @@ class DGFMethod(wrapper.OnSmallScenes):
         key: jax.Array | None = None,
     ) -> Any:
         """Labels windows of scenes; see `base.Method.apply`."""
-        maps, stats = batch.get("context"), {}
-        if train:
-            part = wrapper.part_of(variables, "segmenter")
-            views = {"views": jnp.asarray(batch["overview"])[:, None]}
-            outputs, stats = self.segmenter.apply(part, views, train=True, key=key)
-            maps = self.segmenter.logits(outputs)
-        elif maps is None:
-            maps = self.context(variables, jnp.asarray(batch["overview"]))
-        own = {
-            kind: {name: leaf for name, leaf in tree.items() if name != "segmenter"}
-            for kind, tree in variables.items()
-        }
         images = self.images(batch)
-        windows = crop.windows(
-            maps, jnp.asarray(batch["position"]), jnp.asarray(batch["scene_size"]),
-            size=images.shape[1:3],
-        )  # fmt: skip
+        windows, stats = self.maps_in_windows(
+            variables, batch, train=train, key=key, size=images.shape[1:3]
+        )
+        own = wrapper.own_of(variables)
         outputs = self.module.apply(own, images, windows, train=train)
         if not train:
             return outputs

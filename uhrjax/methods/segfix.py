@@ -23,7 +23,7 @@ from uhrjax import boundary, losses
 from uhrjax.backbones import hrnet
 from uhrjax.methods import base, wrapper
 from uhrjax.nn import conv
-from uhrjax.ops import crop, resize, sample
+from uhrjax.ops import resize, sample
 
 IS_BOUNDARY = 1  # class of the boundary head
 
@@ -86,21 +86,11 @@ class SegFixMethod(wrapper.OnSmallScenes):
         Returns "logits" that are mended, and those "before", [B, H, W, K] float32, with
         what the module says.
         """
-        maps, theirs, stats = batch.get("context"), {}, {}
-        if train:
-            part = wrapper.part_of(variables, "segmenter")
-            views = {"views": jnp.asarray(batch["overview"])[:, None]}
-            outputs, theirs = self.segmenter.apply(part, views, train=True, key=key)
-            maps = self.segmenter.logits(outputs)
-        elif maps is None:
-            maps = self.context(variables, jnp.asarray(batch["overview"]))
-        own = {
-            kind: {name: leaf for name, leaf in tree.items() if name != "segmenter"}
-            for kind, tree in variables.items()
-        }
         images = self.images(batch)
-        place = [jnp.asarray(batch[name]) for name in ("position", "scene_size")]
-        before = crop.windows(maps, *place, size=images.shape[1:3])
+        before, theirs = self.maps_in_windows(
+            variables, batch, train=train, key=key, size=images.shape[1:3]
+        )
+        own, stats = wrapper.own_of(variables), {}
         if train:
             found, state = self.module.apply(
                 own, images, train=True, mutable="batch_stats"

@@ -13,6 +13,7 @@ import numpy as np
 from uhrjax.errors import InputError
 from uhrjax.methods import base
 from uhrjax.nn import initial
+from uhrjax.ops import crop
 
 SHARED = ("num_classes", "tile", "mean", "std", "dtype", "remat")  # config keys
 
@@ -106,6 +107,48 @@ class OnSmallScenes(Wrapper):
         part = part_of(variables, "segmenter")
         outputs = self.segmenter.apply(part, {"views": overview[:, None]}, train=False)
         return self.segmenter.logits(outputs)
+
+    def maps_in_windows(
+        self,
+        variables: base.Variables,
+        batch: base.Batch,
+        *,
+        train: bool,
+        key: jax.Array | None,
+        size: tuple[int, int],
+    ) -> tuple[jax.Array, base.Variables]:
+        """Labels the batch's small scenes and cuts its windows from the logits.
+
+        Args:
+            variables: of both networks.
+            batch: "overview", or "context", its logits, which are used then; "position"
+                and "scene_size".
+            train: whether the segmentation network is trained.
+            key: its randomness, in training.
+            size: of a window, px.
+
+        Returns:
+            Logits [B, *size, K] float32, and its new statistics (in training).
+        """
+        maps, stats = batch.get("context"), {}
+        if train:
+            views = {"views": jnp.asarray(batch["overview"])[:, None]}
+            outputs, stats = self.segmenter.apply(
+                part_of(variables, "segmenter"), views, train=True, key=key
+            )
+            maps = self.segmenter.logits(outputs)
+        elif maps is None:
+            maps = self.context(variables, jnp.asarray(batch["overview"]))
+        place = (jnp.asarray(batch[name]) for name in ("position", "scene_size"))
+        return crop.windows(maps, *place, size=size), stats
+
+
+def own_of(variables: base.Variables) -> base.Variables:
+    """Returns the variables that are not the segmentation network's."""
+    return {
+        kind: {name: leaf for name, leaf in tree.items() if name != "segmenter"}
+        for kind, tree in variables.items()
+    }
 
 
 def join(own: base.Variables, segmenter: base.Variables) -> base.Variables:
