@@ -224,7 +224,7 @@ except OSError as error:
     assert [p.name for p in tmp_path.iterdir()] == [".partial"]
     left = {p.name for p in (tmp_path / ".partial/scene").iterdir()}
     maps = {"labels.raw", *(["probabilities.raw"] if case == "geotiff" else [])}
-    assert left == {*maps, "state.json"}
+    assert left == {*maps, "lock", "state.json"}
     info = drawn_scene.scene(*size, crs=drawn_scene.UTM)
     labels = np.random.default_rng(0).integers(0, 3, size).astype(np.uint8)
     with drawn_scene.open_writer(tmp_path, info, **options) as writer:
@@ -233,6 +233,30 @@ except OSError as error:
         path = writer.finish()["labels"]
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), labels)
+
+
+def test_a_scene_that_another_process_writes_is_left_alone(tmp_path):
+    info = drawn_scene.scene(40, 30)
+    labels = drawn_scene.draw_labels(40, 30)
+    child = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import drawn_scene
+from uhrjax import errors
+try:
+    drawn_scene.open_writer({str(tmp_path)!r}, drawn_scene.scene(40, 30))
+except errors.InputError as error:
+    print(error)
+"""
+    line = [sys.executable, "-c", child]
+    with drawn_scene.open_writer(tmp_path, info) as writer:
+        drawn_scene.write_rows(writer, labels, until=20)
+        run = subprocess.run(line, capture_output=True, text=True)
+        assert f"another process is writing scene into {tmp_path}; wait" in run.stdout
+        drawn_scene.write_rows(writer, labels)
+        path = writer.finish()["labels"]
+    assert (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == labels).all()
+    assert subprocess.run(line, capture_output=True, text=True).stdout == ""
 
 
 def test_full_disk_while_gdal_encodes_is_noticed(tmp_path, monkeypatch):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from uhrjax import errors
+
+LOCK = "lock"
 STATE = "state.json"
 OVERVIEW = "overview.npy"
 
 
 class PartialRows:
-    """Raw maps of one scene in a folder, appended to row by row.
+    """Raw maps of one scene in a folder, appended to row by row by one process.
 
     A map's length in bytes is the only count of its rows, so the count cannot promise
     what is not there; half a row at the end is overwritten.
@@ -26,6 +30,9 @@ class PartialRows:
         folder: of this scene alone; made if absent. Rows of another `state` go.
         state: JSON values that must be equal for stored rows to be continued.
         shapes: map name -> (shape of one row, dtype).
+
+    Raises:
+        InputError: another process has the folder.
     """
 
     def __init__(
@@ -36,9 +43,11 @@ class PartialRows:
     ):
         self.folder = folder
         self._shapes = shapes
-        if folder.exists() and read_json(folder / STATE) != state:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        if read_json(folder / STATE) != state:
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
         self._files = {name: self._open(name) for name in shapes}
         self.rows = min(
             os.fstat(file.fileno()).st_size // self._row_bytes(name)
@@ -93,11 +102,12 @@ class PartialRows:
         """Closes the maps; they stay on the disk."""
         for file in self._files.values():
             file.close()
+        self._lock.close()
 
     def remove(self) -> None:
-        """Closes the maps and deletes them."""
-        self.close()
+        """Deletes the maps."""
         remove(self.folder)
+        self.close()
 
     def _open(self, name: str) -> Any:
         path = self.folder / f"{name}.raw"
@@ -107,6 +117,36 @@ class PartialRows:
     def _row_bytes(self, name: str) -> int:
         shape, dtype = self._shapes[name]
         return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _lock(folder: pathlib.Path) -> IO[str]:
+    """Makes a folder and takes it for this process, until the file is closed."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Who had the folder may remove it at any moment: then again from the start.
+        with contextlib.suppress(FileNotFoundError):
+            file = (folder / LOCK).open("a", encoding="utf-8")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise errors.InputError(
+                    f"another process is writing {folder.name} into "
+                    f"{folder.parent.parent}; wait until it has ended, or choose "
+                    "another output folder"
+                ) from None
+            except OSError:  # a disk without locks
+                return file
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+                return file
+            file.close()
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Deletes a scene's folder, if it exists and no other process has it."""
+    if folder.exists():
+        with _lock(folder):
+            remove(folder)
 
 
 def remove(folder: pathlib.Path) -> None:

@@ -91,7 +91,7 @@ class SceneWriter:
                 self._refuse_strangers()
             self.is_complete = self._is_recorded()
             if self.is_complete:
-                partial.remove(rest)  # stopped just before that
+                partial.discard(rest)  # stopped just before that
             else:
                 state = {**self._key, "source": self._source}
                 self._partial = partial.PartialRows(rest, state, self._row_shapes())
