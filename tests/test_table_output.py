@@ -241,6 +241,21 @@ def test_experiments_keep_rows_whose_runs_are_elsewhere(capsys, runs, tmp_path):
     assert '<a id="fpn-1"></a>' in target.read_text()
 
 
+def test_experiments_keep_a_table_that_was_run_again_with_fewer_seeds(
+    capsys, runs, tmp_path
+):
+    target, again = tmp_path / "EXPERIMENTS.md", tmp_path / "again"
+    said(capsys, "pfnet", "2a", f"--experiments={target}", f"--runs={runs}")
+    table = target.read_text().partition("## Runs")[0]
+    shutil.rmtree(tmp_path / "EXPERIMENTS-pictures")
+    target.write_text(re.sub(r"\n!\[.*\n", "", target.read_text()))  # an older file
+    shutil.copytree(runs, again)
+    shutil.rmtree(again / "upernet-1")
+    said(capsys, "pfnet", "2a", f"--experiments={target}", f"--runs={again}")
+    assert target.read_text().partition("## Runs")[0] == table  # with the picture
+    assert (tmp_path / "EXPERIMENTS-pictures/pfnet-2a-synthetic.jpg").is_file()
+
+
 def commands_of(capsys, *argv):
     return said(capsys, *argv, "--commands").splitlines()
 

@@ -51,10 +51,18 @@ def _section(lines: list[str]) -> Section:
     return found
 
 
-def is_part(names: set[str], old: Section | None) -> bool:
-    """Returns whether the file has figures of all these rows and of others."""
+def is_less(seeds: Mapping[str, int], old: Section | None) -> bool:
+    """Returns whether the file has all these rows, and others or more seeds of them.
+
+    Args:
+        seeds: row -> number of seeds that it was run with.
+        old: the table in the file.
+    """
     filled = old.rows.items() if old else ()
-    return names < {name for name, cells in filled if _is_filled(cells)}
+    before = {name: _seeds(cells) for name, cells in filled if _is_filled(cells)}
+    return seeds != before and all(
+        count <= before.get(name, 0) for name, count in seeds.items()
+    )
 
 
 def carry_over(new: Section, old: Section) -> Section:
@@ -80,6 +88,11 @@ def carry_over(new: Section, old: Section) -> Section:
 def union(new: Section, old: Section) -> Section:
     """Returns a list with the lines of both, sorted by name; the new ones count."""
     return dataclasses.replace(new, rows=dict(sorted({**old.rows, **new.rows}.items())))
+
+
+def _seeds(cells: list[str]) -> int:
+    """Returns the number in `differs, 3 seeds [1]`."""
+    return int(re.search(r"(\d+) seed", cells[-1])[1])
 
 
 def _is_filled(cells: list[str]) -> bool:

@@ -16,8 +16,8 @@ finished runs; do not edit. Cells: paper / ours, mean ± standard deviation over
 (number of seeds); [in brackets]: not made as the row says, and why is said below.
 Tables without any run are left out: `python -m uhrjax.tables` lists them. Rows whose
 runs are not on the machine stay as they were in the file, and so do tables of which
-only a part was run again. Pictures: one scene as the first run of every row labels it,
-of the rows that were on one machine.
+only some rows or seeds were run again. Pictures: one scene as the first run of every
+row labels it, of the rows that were on one machine last.
 """
 RUNS, METRICS = "## Runs", "## Metrics"
 
@@ -34,14 +34,15 @@ def write(
     """
     old = earlier.read(target.read_text() if target.is_file() else "")
     filled = [block for block in blocks if any(line.scores for line in block.lines)]
-    made = [
-        _table(block, folder, _picture(target, block))
-        for block in filled
-        if not earlier.is_part(
-            {line.row for line in block.lines if line.scores},
-            old.get(f"### {block.title}"),  # rows of one time compare best
-        )
-    ]
+    made = []
+    for block in filled:
+        before = old.get(f"### {block.title}")
+        seeds = {line.row: len(line.scores) for line in block.lines if line.scores}
+        shown = _picture(target, block)
+        if not earlier.is_less(seeds, before):
+            made.append(_table(block, folder, shown))
+        elif shown and shown not in before.below:  # rows of one time compare best
+            before.below.append(shown)
     if filled:
         made += [_runs(filled, folder), _metrics(filled)]
     target.write_text(_merged(earlier.read("\n".join(made)), old))
@@ -62,25 +63,23 @@ def _merged(
     return "\n".join([HEAD, *(own.text(title) for title, own in (*tables, *last))])
 
 
-def _picture(target: pathlib.Path, block: table_lib.Block) -> pathlib.Path | None:
-    """Draws a table's picture; returns its file, None if there is none."""
+def _picture(target: pathlib.Path, block: table_lib.Block) -> str:
+    """Draws a table's picture; returns the line that shows it, "" if there is none."""
     beside = target.with_name(f"{target.stem}-pictures")
     file = panels.write_sheet(beside, block)
-    return file if file.is_file() else None
+    return f"![{block.title}]({beside.name}/{file.name})" if file.is_file() else ""
 
 
-def _table(
-    block: table_lib.Block, folder: pathlib.Path, picture: pathlib.Path | None
-) -> str:
+def _table(block: table_lib.Block, folder: pathlib.Path, picture: str) -> str:
     """Returns a table whose figures link to the list of runs."""
     kept = [line for line in block.lines if line.state != "gap"]
     drawn = text.markdown(
         table_lib.with_lines(block, kept), lambda one: f"#{_name(one.where, folder)}"
     )
-    shown = picture and f"\n![{block.title}]({picture.parent.name}/{picture.name})\n"
+    shown = picture and f"\n{picture}\n"
     return (
         f"{drawn}\n`python -m uhrjax.tables {block.paper.name} {block.table} "
-        f"--data={block.dataset} --commands`\n{shown or ''}"
+        f"--data={block.dataset} --commands`\n{shown}"
     )
 
 
