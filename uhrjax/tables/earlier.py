@@ -66,7 +66,9 @@ def is_less(seeds: Mapping[str, int], old: Section | None) -> bool:
 
 
 def carry_over(new: Section, old: Section) -> Section:
-    """Returns a table with the rows of an earlier one that have no figure in it.
+    """Returns a table with the rows of an earlier one that tell more.
+
+    Those are rows that have no figure in the new one, or fewer seeds.
 
     Args:
         new: of the runs that are here.
@@ -77,7 +79,7 @@ def carry_over(new: Section, old: Section) -> Section:
     for name, cells in new.rows.items():
         before = old.rows.get(name)
         source, remarks = new, new.remarks
-        if not _is_filled(cells) and before is not None and _is_filled(before):
+        if before is not None and _tells_more(before, cells):
             source, remarks, cells = old, old.remarks, before
         by_name = dict(zip(source.head, cells, strict=True))
         by_name["state"] = _renumbered(by_name["state"], remarks, found.remarks)
@@ -88,6 +90,16 @@ def carry_over(new: Section, old: Section) -> Section:
 def union(new: Section, old: Section) -> Section:
     """Returns a list with the lines of both, sorted by name; the new ones count."""
     return dataclasses.replace(new, rows=dict(sorted({**old.rows, **new.rows}.items())))
+
+
+def _tells_more(before: list[str], cells: list[str]) -> bool:
+    """Returns whether a row of the file is better than one of the runs here."""
+    if not (_is_filled(before) and _is_filled(cells)):
+        return _is_filled(before)
+    differs = [row[-1].startswith("differs") for row in (before, cells)]
+    if differs[0] != differs[1]:
+        return differs[1]
+    return _seeds(before) > _seeds(cells)
 
 
 def _seeds(cells: list[str]) -> int:

@@ -15,9 +15,9 @@ Made by `python -m uhrjax.tables --experiments=EXPERIMENTS.md` from the reports 
 finished runs; do not edit. Cells: paper / ours, mean ± standard deviation over seeds
 (number of seeds); [in brackets]: not made as the row says, and why is said below.
 Tables without any run are left out: `python -m uhrjax.tables` lists them. Rows whose
-runs are not on the machine stay as they were in the file, and so do tables of which
-only some rows or seeds were run again. Pictures: one scene as the first run of every
-row labels it, of the rows that were on one machine last.
+runs are not on the machine, or fewer of them, stay as they were in the file, and so do
+tables of which only some rows or seeds were run again. Pictures: one scene as the
+first run of every row labels it, of the rows that were on one machine last.
 """
 RUNS, METRICS = "## Runs", "## Metrics"
 
