@@ -256,7 +256,8 @@ except errors.InputError as error:
         drawn_scene.write_rows(writer, labels)
         path = writer.finish()["labels"]
     assert (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == labels).all()
-    assert subprocess.run(line, capture_output=True, text=True).stdout == ""
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout == ""
 
 
 def test_full_disk_while_gdal_encodes_is_noticed(tmp_path, monkeypatch):
